@@ -1,0 +1,38 @@
+"""The tree of errors: every failure that lrsearch itself announces is an `LrsearchError`."""
+
+from __future__ import annotations
+
+
+class LrsearchError(Exception):
+    """Base of all errors raised by lrsearch."""
+
+
+class InputError(LrsearchError, ValueError):
+    """Something handed to lrsearch is wrong; raised before any training is done.
+
+    The message is one line: the argument, its value, what is wrong with it, and the mend.
+    """
+
+    def __init__(self, argument: str, value: object, problem: str, mend: str) -> None:
+        self.argument = argument
+        self.value = value
+        self.problem = problem
+        self.mend = mend
+        super().__init__(f"{argument}={_shown(value)}: {problem}; {mend}")
+
+
+class TrainingError(LrsearchError):
+    """The user's model, loss or loader failed while it was being trained."""
+
+
+class RecordError(LrsearchError):
+    """The local record of a run cannot be written or read."""
+
+
+class TrackingError(LrsearchError):
+    """The MLflow tracking server refused what it was sent."""
+
+
+def _shown(value: object) -> str:
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 80 else text[:77] + "..."

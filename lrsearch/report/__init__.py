@@ -1,0 +1,1 @@
+"""Show: plots, tables and pages; reads results only."""

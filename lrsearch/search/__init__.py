@@ -1,0 +1,1 @@
+"""Decide: what is run, in which order, and what follows from it."""

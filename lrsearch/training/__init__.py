@@ -1,0 +1,1 @@
+"""Train: tasks, schedules, the training loop and the range test's sweep."""
