@@ -1,1 +1,51 @@
 """Which learning rate, and does it need decay? A tracked range test and search for PyTorch."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lrsearch.core.curve import RangeTestCurve as RangeTestCurve
+    from lrsearch.core.suggest import Suggestion as Suggestion
+    from lrsearch.errors import InputError as InputError
+    from lrsearch.errors import LrsearchError as LrsearchError
+    from lrsearch.errors import RecordError as RecordError
+    from lrsearch.errors import TrackingError as TrackingError
+    from lrsearch.errors import TrainingError as TrainingError
+    from lrsearch.search.range_test import range_test as range_test
+    from lrsearch.search.range_test_result import RangeTest as RangeTest
+    from lrsearch.search.range_test_result import load as load
+    from lrsearch.training.state import preserve_state as preserve_state
+    from lrsearch.training.task import Task as Task
+
+_HOMES = {
+    "InputError": "errors",
+    "LrsearchError": "errors",
+    "RangeTest": "search.range_test_result",
+    "RangeTestCurve": "core.curve",
+    "RecordError": "errors",
+    "Suggestion": "core.suggest",
+    "Task": "training.task",
+    "TrackingError": "errors",
+    "TrainingError": "errors",
+    "load": "search.range_test_result",
+    "preserve_state": "training.state",
+    "range_test": "search.range_test",
+}
+
+__all__ = sorted(_HOMES)  # noqa: PLE0605
+__version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    # A name is looked up on its first use: importing lrsearch costs next to nothing.
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

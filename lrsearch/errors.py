@@ -33,6 +33,11 @@ class TrackingError(LrsearchError):
     """The MLflow tracking server refused what it was sent."""
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, for a report of one line."""
+    return next(iter(str(error).strip().splitlines()), "no message")
+
+
 def _shown(value: object) -> str:
     text = " ".join(repr(value).split())
     return text if len(text) <= 80 else text[:77] + "..."

@@ -1,0 +1,165 @@
+"""The range test's curve: learning rates, raw losses, and two ways to smooth them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Array = NDArray[np.float64]
+
+WINDOW_DECADES = 0.25
+"""Width of the window over which raw losses are judged: the same stretch of lr whatever the number of steps."""
+WINDOW_POINTS = 5
+"""A window never holds fewer points, so that its median outvotes two outliers."""
+SKIP_START, SKIP_END = 10, 5
+"""The classic plot leaves out its first and last points: the average has not settled, and has exploded."""
+
+
+def sweep_lrs(min_lr: float, max_lr: float, steps: int, spacing: str = "log") -> Array:
+    """Learning rates of a sweep, one a step, from `min_lr` to `max_lr`.
+
+    ``log``: ``lr_i = min_lr * q**i`` with ``q = (max_lr / min_lr) ** (1 / (steps - 1))``, i = 0 … steps - 1;
+    ``linear``: evenly spaced. Source: Smith 2015; Gugger 2018.
+    """
+    fraction = np.arange(steps) / (steps - 1)
+    if spacing == "log":
+        return np.asarray(min_lr * (max_lr / min_lr) ** fraction, dtype=np.float64)
+    return np.asarray(min_lr + (max_lr - min_lr) * fraction, dtype=np.float64)
+
+
+class RunningAverage:
+    """Bias-corrected exponential moving average, the classic plot's line, fed a loss at a time.
+
+    ``avg_i = beta * avg_{i-1} + (1 - beta) * loss_i``, divided by ``1 - beta**(i + 1)``. Source: Gugger 2018.
+    """
+
+    def __init__(self, beta: float) -> None:
+        """`beta` is the smoothing, from 0 (none) to below 1."""
+        self._beta = beta
+        self._average = 0.0
+        self._rest = 1.0
+
+    def __call__(self, loss: float) -> float:
+        """Takes the next loss; returns the average so far."""
+        self._average = self._beta * self._average + (1 - self._beta) * loss
+        self._rest *= self._beta
+        return self._average / (1 - self._rest)
+
+
+def smooth(losses: Array, beta: float) -> Array:
+    """The `RunningAverage` after each loss, shape (n,)."""
+    average = RunningAverage(beta)
+    return np.array([average(loss) for loss in losses.tolist()])
+
+
+def windows(lrs: Array, decades: float = WINDOW_DECADES, points: int = WINDOW_POINTS) -> NDArray[np.intp]:
+    """First and end index of the window centred on each lr, shape (n, 2).
+
+    A window is `decades` wide in log10(lr), or wider where that holds fewer than `points`.
+    """
+    n = len(lrs)
+    x = np.log10(lrs)
+    tolerance = 1e-9  # an lr on the window's border is inside, whatever its last bit
+    start = np.searchsorted(x, x - decades / 2 - tolerance)
+    end = np.searchsorted(x, x + decades / 2 + tolerance, side="right")
+    at = np.arange(n)
+    narrow = end - start < points
+    start = np.where(narrow, np.clip(at - points // 2, 0, max(n - points, 0)), start)
+    end = np.where(narrow, np.minimum(start + points, n), end)
+    return np.stack([start, end], axis=1)
+
+
+def windowed_median(losses: Array, spans: NDArray[np.intp]) -> Array:
+    """Median of the raw losses in each window, shape (n,)."""
+    return np.array([np.median(losses[start:end]) for start, end in spans.tolist()])
+
+
+@dataclass(frozen=True, eq=False)
+class RangeTestCurve:
+    """One sweep: the lr and the raw loss of every step that gave a finite loss.
+
+    `lrs` are the planned learning rates of the whole sweep, shape (planned steps,); `losses` the recorded ones, shape (steps,),
+    loss i taken at lrs[i]. `stopped_at` is the step (counted from 1) that ended the sweep early and `stop_reason` why:
+    ``not_finite``, ``rose`` (the loss rose for good), ``4x`` (the classic rule), or another text; both None at its end.
+    """
+
+    lrs: Array
+    losses: Array
+    seed: int = 0
+    smoothing: float = 0.98
+    stopped_at: int | None = None
+    stop_reason: str | None = None
+
+    def __eq__(self, other: object) -> bool:
+        """Equal settings and, element by element, equal arrays."""
+        return isinstance(other, RangeTestCurve) and self.to_dict() == other.to_dict()
+
+    __hash__ = None  # type: ignore[assignment]  # arrays have no hash
+
+    @property
+    def steps(self) -> int:
+        """Finite recorded losses."""
+        return len(self.losses)
+
+    @property
+    def recorded_lrs(self) -> Array:
+        """The lr of each recorded loss, shape (steps,)."""
+        return self.lrs[: self.steps]
+
+    @property
+    def lr_not_finite(self) -> float | None:
+        """The lr whose loss was not finite, or None."""
+        if self.stop_reason != "not_finite" or self.stopped_at is None:
+            return None
+        return float(self.lrs[self.stopped_at - 1])
+
+    @cached_property
+    def smoothed(self) -> Array:
+        """The classic running average of the losses, shape (steps,). It lags: no rule but minimum/10 reads it."""
+        return smooth(self.losses, self.smoothing)
+
+    @cached_property
+    def median(self) -> Array:
+        """Median of the raw losses in a window a quarter of a decade wide around each lr, shape (steps,)."""
+        return windowed_median(self.losses, windows(self.recorded_lrs))
+
+    def columns(self) -> dict[str, Any]:
+        """One value a step: step, seed, lr, loss, loss_smoothed (the running average), loss_median (the windowed median)."""
+        return {
+            "step": list(range(1, self.steps + 1)),
+            "seed": [self.seed] * self.steps,
+            "lr": self.recorded_lrs.tolist(),
+            "loss": self.losses.tolist(),
+            "loss_smoothed": self.smoothed.tolist(),
+            "loss_median": self.median.tolist(),
+        }
+
+    def to_frame(self) -> pd.DataFrame:
+        """The `columns` as a data frame, one row a step."""
+        import pandas as pd
+
+        return pd.DataFrame(self.columns())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON, from which `from_dict` makes an equal curve."""
+        return {
+            "lrs": self.lrs.tolist(),
+            "losses": self.losses.tolist(),
+            "seed": self.seed,
+            "smoothing": self.smoothing,
+            "stopped_at": self.stopped_at,
+            "stop_reason": self.stop_reason,
+        }
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> RangeTestCurve:
+        """The curve that `to_dict` wrote."""
+        arrays = {name: np.asarray(values[name], dtype=np.float64) for name in ("lrs", "losses")}
+        return cls(**{**values, **arrays})

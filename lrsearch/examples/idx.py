@@ -1,0 +1,60 @@
+"""The IDX format of the MNIST family: a magic number, the sizes, the bytes; often in gzip."""
+
+from __future__ import annotations
+
+import gzip
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import TensorDataset
+
+from lrsearch.errors import InputError
+
+_UNSIGNED_BYTE = 8
+
+
+def read_images(name: str, places: Sequence[str], mend: str) -> tuple[TensorDataset, TensorDataset]:
+    """Training and test set of the MNIST family: images float32 [n, 784] from 0 to 1, labels int64 [n].
+
+    Looked for in ``$LRSEARCH_DATA/<name>``, then in `places`. Raises InputError with the `mend` where it is missing or damaged.
+    """
+    folder = _find_folder(name, places, mend)
+    train, test = (
+        TensorDataset(
+            _read(folder / f"{part}-images-idx3-ubyte").flatten(1).float() / 255,
+            _read(folder / f"{part}-labels-idx1-ubyte").long(),
+        )
+        for part in ("train", "t10k")
+    )
+    return train, test
+
+
+def _find_folder(name: str, places: Sequence[str], mend: str) -> Path:
+    own = os.environ.get("LRSEARCH_DATA")
+    candidates = ([Path(own) / name] if own else []) + [Path(place) for place in places]
+    for folder in candidates:
+        if any(folder.glob("train-images-idx3-ubyte*")):
+            return folder
+    searched = " and ".join(str(folder) for folder in candidates) or "nowhere, for LRSEARCH_DATA is not set"
+    raise InputError(
+        "task", name, f"its files are missing (searched: {searched})", f"{mend}, or put them into $LRSEARCH_DATA/{name}"
+    )
+
+
+def _read(path: Path) -> Tensor:
+    packed = path.with_name(path.name + ".gz")
+    try:
+        content = path.read_bytes() if path.exists() else gzip.decompress(packed.read_bytes())
+    except (OSError, EOFError) as error:
+        raise InputError("task", str(path), f"cannot be read ({error})", "fetch the file again") from error
+    dimensions = content[3] if len(content) > 4 and content[2] == _UNSIGNED_BYTE else 0
+    start = 4 + 4 * dimensions
+    sizes = np.frombuffer(content[4:start], dtype=">u4").tolist()
+    if dimensions == 0 or len(content) - start != math.prod(sizes):
+        raise InputError("task", str(path), "is not a whole IDX file of bytes", "fetch the file again")
+    return torch.from_numpy(np.frombuffer(content, dtype=np.uint8, offset=start).reshape(sizes).copy())

@@ -1,0 +1,121 @@
+"""Every plot; the only module that imports matplotlib. Functions take axes, draw what they are given, and return the axes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
+
+from lrsearch.core.curve import SKIP_END, SKIP_START, Array, RangeTestCurve
+from lrsearch.core.suggest import RULES, Suggestion
+
+_SIZE = (6.4, 4.8)
+_DPI = 160
+# Told apart in grey too: every mark has a shade, a line style or a shape of its own.
+_INK, _LINE, _ACCENT, _SHADE = "#1a1a1a", "#3b6ea8", "#c0392b", "#dfe7ef"
+_MARKERS = {"walls": "D", "minimum": "v", "steepest": "s", "valley": "o"}
+_RULE_NAMES = {"walls": "walls", "minimum": "minimum/10", "steepest": "steepest", "valley": "valley"}
+
+
+def new_axes() -> Axes:
+    """Axes on a new pyplot figure, which a notebook shows by itself."""
+    import matplotlib.pyplot as plt
+
+    _, ax = plt.subplots(figsize=_SIZE, layout="constrained")
+    return ax
+
+
+def file_axes() -> Axes:
+    """Axes on a figure that no window and no notebook knows of, for files."""
+    return Figure(figsize=_SIZE, dpi=_DPI, layout="constrained").add_subplot()
+
+
+def save(ax: Axes, path: Path) -> None:
+    """Writes the figure of `ax` as PNG; the same figure gives the same bytes."""
+    figure = ax.get_figure(root=True)
+    if figure is not None:
+        figure.savefig(path, dpi=_DPI, metadata={"Software": None})
+
+
+def plot_range_test(
+    curves: Sequence[RangeTestCurve], suggestion: Suggestion, title: str, ax: Axes | None = None
+) -> Axes:
+    """Loss against lr: raw points, their running average and windowed median, every rule's lr, the bracket and the edge.
+
+    The first ten and the last five points of each curve are left out of view. Draws on `ax`, or on a new pyplot figure.
+    """
+    ax = new_axes() if ax is None else ax
+    ax.set_xscale("log")
+    for i, curve in enumerate(curves):
+        lrs, losses, smoothed, median = _view(curve)
+        ax.plot(lrs, losses, ".", color="0.72", markersize=3, label="raw loss" if i == 0 else None)
+        ax.plot(lrs, smoothed, "--", color="0.45", linewidth=1.2, label="running average" if i == 0 else None)
+        ax.plot(lrs, median, "-", color=_LINE, linewidth=1.8, label="windowed median" if i == 0 else None)
+    _limits(ax, curves)
+    _mark_bracket(ax, suggestion)
+    _mark_rules(ax, curves[0], suggestion)
+    ax.set_xlabel("learning rate")
+    ax.set_ylabel("training loss")
+    ax.xaxis.set_major_locator(LogLocator(base=10, numticks=12))
+    answer = f"lr {suggestion.lr:.2g}" if suggestion.lr else "no suggestion"
+    ax.set_title(f"{title}: {answer} ({suggestion.verdict.replace('_', ' ')})", fontsize=12)
+    ax.grid(visible=True, which="major", color="0.92")
+    figure = ax.get_figure(root=True)
+    if figure is not None:
+        ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=3, frameon=False, fontsize=9.5)
+    return ax
+
+
+def _view(curve: RangeTestCurve) -> tuple[Array, Array, Array, Array]:
+    """The part of a curve that is shown; a curve too short to lose fifteen points is shown whole."""
+    shown = slice(SKIP_START, -SKIP_END) if curve.steps > 2 * (SKIP_START + SKIP_END) else slice(None)
+    if curve.steps == 0:
+        return curve.losses, curve.losses, curve.losses, curve.losses
+    return curve.recorded_lrs[shown], curve.losses[shown], curve.smoothed[shown], curve.median[shown]
+
+
+def _limits(ax: Axes, curves: Sequence[RangeTestCurve]) -> None:
+    """Shows the fall in full and the rise as far as it matters: an explosion would flatten all else."""
+    medians = np.concatenate([_view(curve)[3] for curve in curves])
+    if not len(medians):
+        return
+    initial = float(np.median([curve.losses[:SKIP_START].mean() for curve in curves]))
+    lowest = float(medians.min())
+    fall = max(initial - lowest, 0.1 * abs(initial), 1e-6)
+    ax.set_ylim(lowest - 0.1 * fall, min(float(medians.max()), initial + 0.6 * fall) + 0.1 * fall)
+
+
+def _mark_bracket(ax: Axes, suggestion: Suggestion) -> None:
+    bracket = suggestion.bracket
+    if bracket is None:
+        return
+    right = bracket.high if bracket.high is not None else ax.get_xlim()[1]
+    limits = ax.get_xlim()
+    ax.axvspan(bracket.low, right, color=_SHADE, zorder=0, label="bracket")
+    if bracket.high is not None:
+        ax.axvline(bracket.high, color=_INK, linestyle=":", linewidth=1.6, label=f"edge {bracket.high:.2g}")
+    ax.set_xlim(limits)
+
+
+def _mark_rules(ax: Axes, curve: RangeTestCurve, suggestion: Suggestion) -> None:
+    if suggestion.lr is not None:
+        ax.axvline(suggestion.lr, color=_ACCENT, linewidth=1.8)
+    height: Any = ax.get_xaxis_transform()
+    for k, name in enumerate(rule for rule in RULES if rule in suggestion.rules):
+        lr = suggestion.rules[name]
+        chosen = suggestion.lr is not None and name == suggestion.rule
+        ax.plot(
+            lr,
+            0.06 + 0.05 * k,
+            _MARKERS[name],
+            transform=height,
+            color=_ACCENT if chosen else "white",
+            markeredgecolor=_ACCENT if chosen else _INK,
+            markersize=8,
+            label=f"{_RULE_NAMES[name]} {lr:.2g}",
+        )

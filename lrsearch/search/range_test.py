@@ -1,0 +1,143 @@
+"""The range test as a person calls it: validated, swept, recorded, judged."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+
+from lrsearch.core.plan import Precision, Spacing, Stop, SweepPlan, validated
+from lrsearch.core.suggest import combine, suggest
+from lrsearch.errors import InputError
+from lrsearch.search.range_test_result import RangeTest
+from lrsearch.search.recording import RangeTestRecord
+from lrsearch.tracking.destination import find_destination
+from lrsearch.tracking.folder import create_folder, range_test_name
+from lrsearch.training.data import describe_data
+from lrsearch.training.range_test import Fresh, Observers, Parts, SweepObserver, check, sweep
+from lrsearch.training.task import Task
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+    from torch.optim import Optimizer
+
+    from lrsearch.training.state import Keep
+    from lrsearch.training.task import LossFunction, StepFunction
+
+
+def range_test(
+    model: nn.Module | Task,
+    optimizer: Optimizer | None = None,
+    loss: LossFunction | None = None,
+    train_loader: Iterable[Any] | None = None,
+    *,
+    step: StepFunction | None = None,
+    min_lr: float = 1e-7,
+    max_lr: float = 10.0,
+    steps: int | None = None,
+    spacing: Spacing = "log",
+    smoothing: float = 0.98,
+    repeats: int = 1,
+    seed: int = 0,
+    stop: Stop = "auto",
+    accumulate: int = 1,
+    clip: float | None = None,
+    precision: Precision = "32",
+    device: str | torch.device | None = None,
+    tracking: bool = True,
+    tracking_uri: str | None = None,
+    experiment: str | None = None,
+    tags: Mapping[str, str] | None = None,
+    out: str | os.PathLike[str] | None = None,
+    keep: Keep = "device",
+    progress: SweepObserver | bool = True,
+) -> RangeTest:
+    """Trains while the lr rises from `min_lr` to `max_lr`, and reads a learning rate off the losses.
+
+    Takes a model with its optimizer, loss and loader, or a `Task` alone. The model, the optimizer, the loader's generator and all
+    random states are put back bit for bit, whatever happens.
+
+    `steps` updates, by default one epoch, at least 100 and at most 1,000. `spacing` of the lrs is ``log`` or ``linear``; `smoothing` is the
+    running average's beta. `repeats` seeds, from `seed` on, give several curves and one answer: with a model they vary the order of the data
+    and the dropout, with a Task the initial weights too. `stop` ends the sweep early: ``auto`` once the loss has risen for good, ``4x`` by the classic rule,
+    or ``none``; a loss that is not finite always ends it. `accumulate` batches make one update; `clip` limits the gradient's norm;
+    `precision` is ``32``, ``16`` (autocast and a GradScaler) or ``bf16``. A `step(model, batch)` returns the loss where batches are
+    not ``(inputs, targets)``. Several param groups keep the ratios of their lrs; lr is the first group's.
+
+    With `tracking` the record goes to a folder of its own (`out`, else below ``LRSEARCH_HOME``) and from there to MLflow, without the training waiting for it.
+    `keep` says where the copy of the model's state lies meanwhile: ``device``, ``cpu`` or ``disk``. `progress` shows a bar in a terminal.
+
+    Raises InputError for a wrong argument, before any training; what the model or the loader raise in mid-sweep passes through.
+    """
+    plan = validated(
+        SweepPlan,
+        min_lr=min_lr,
+        max_lr=max_lr,
+        steps=steps,
+        spacing=spacing,
+        smoothing=smoothing,
+        repeats=repeats,
+        seed=seed,
+        stop=stop,
+        accumulate=accumulate,
+        clip=clip,
+        precision=precision,
+    )
+    subject = _subject(model, optimizer, loss, train_loader, step, keep)
+    name = (model.name if isinstance(model, Task) else None) or type(model).__name__
+    chosen = check(subject, plan, device)
+    with ExitStack() as stack:
+        observers: list[SweepObserver] = []
+        record = None
+        if tracking:
+            record = RangeTestRecord(
+                folder=create_folder(range_test_name(name), out),
+                destination=find_destination(f"lrsearch/{name}", tracking_uri, experiment),
+                task=name,
+                plan=plan,
+                params=model.arguments if isinstance(model, Task) else {},
+                tags=tags or {},
+                data=_data(model, subject),
+            )
+            observers.append(stack.enter_context(record))
+        if not isinstance(progress, bool):
+            observers.append(progress)
+        elif progress:
+            from lrsearch.report.progress import SweepProgress
+
+            observers.append(stack.enter_context(SweepProgress(plan.repeats)))
+        curves = tuple(sweep(subject, plan, chosen, Observers(observers)))
+        suggestion = combine([suggest(curve) for curve in curves])
+        if record is not None:
+            record.finish(curves, suggestion)
+    if record is None:
+        return RangeTest(curves, suggestion, task=name)
+    return RangeTest(curves, suggestion, task=name, folder=record.folder, mirror=record.mirror, key=record.key)
+
+
+def _subject(
+    model: nn.Module | Task,
+    optimizer: Optimizer | None,
+    loss: LossFunction | None,
+    train_loader: Iterable[Any] | None,
+    step: StepFunction | None,
+    keep: Keep,
+) -> Parts | Fresh:
+    if isinstance(model, Task):
+        given = {"optimizer": optimizer, "loss": loss, "train_loader": train_loader, "step": step}
+        for argument, value in given.items():
+            if value is not None:
+                raise InputError(argument, value, "is given beside a Task, which has its own", "leave it out")
+        return Fresh(model)
+    if optimizer is None:
+        raise InputError("optimizer", None, "is missing", "hand over model, optimizer, loss and train_loader, or a Task")
+    if train_loader is None:
+        raise InputError("train_loader", None, "is missing", "hand over a DataLoader")
+    return Parts(model, optimizer, loss, train_loader, step, keep)
+
+
+def _data(model: nn.Module | Task, subject: Parts | Fresh) -> dict[str, Any]:
+    val_loader = model.val_loader if isinstance(model, Task) else None
+    return {"train": describe_data(subject.train_loader), "val": describe_data(val_loader)}

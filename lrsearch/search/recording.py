@@ -1,0 +1,175 @@
+"""A range test on its way into its folder: journal first, then files, and the mirror that fills MLflow."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from types import TracebackType
+from typing import Any
+
+from lrsearch.core.curve import RangeTestCurve, RunningAverage
+from lrsearch.core.plan import SweepPlan
+from lrsearch.core.suggest import Suggestion
+from lrsearch.tracking.destination import Destination
+from lrsearch.tracking.folder import StudyFolder, home, write_json
+from lrsearch.tracking.journal import RunJournal
+from lrsearch.tracking.provenance import collect
+from lrsearch.tracking.records import DataInput, RunStart
+from lrsearch.tracking.sync import Mirror, start_mirror
+
+STAGE = "range-test"
+
+
+class RangeTestRecord:
+    """Records one range test; used as a context manager, which ends its runs as they ended.
+
+    Nothing is written before the first finite loss, so that a wrong input leaves no run behind. A single seed's points stand in the range test's own
+    run; of several seeds each has a run of its own below it.
+    """
+
+    def __init__(
+        self,
+        folder: StudyFolder,
+        destination: Destination,
+        task: str,
+        plan: SweepPlan,
+        params: Mapping[str, Any],
+        tags: Mapping[str, str],
+        data: Mapping[str, Any],
+    ) -> None:
+        self.folder = folder
+        self.mirror: Mirror | None = None
+        self.key: str | None = None
+        self._destination = destination
+        self._task = task
+        self._plan = plan
+        self._params = dict(params)
+        self._tags = dict(tags)
+        self._data = data
+        self._open = ExitStack()
+        self._seed: int | None = None
+        self._average = RunningAverage(plan.smoothing)
+        self._facts: dict[str, Any] = {}
+        self._steps = 0
+
+    def begin(self, seed: int, steps: int, facts: dict[str, Any]) -> None:
+        """A seed's sweep is about to begin."""
+        self._facts, self._steps, self._seed = facts, steps, None
+        self._average = RunningAverage(self._plan.smoothing)
+
+    def point(self, seed: int, step: int, lr: float, loss: float) -> None:
+        """Record a step; the first of a seed opens its run."""
+        if self._seed != seed:
+            self._journal = self._open_run(seed)
+            self._seed = seed
+        metrics = {"lr": lr, "train/loss": loss, "train/loss_smoothed": self._average(loss)}
+        self._journal.point(step, metrics)
+
+    def finish(self, curves: Sequence[RangeTestCurve], suggestion: Suggestion) -> None:
+        """Write the curves' files and the summary, and end the run."""
+        write_curves(self.folder, self._task, curves, suggestion)
+        for name in ("curve.csv", "curve.json", "curve.png"):
+            self._main.artifact(name)
+        bracket = suggestion.bracket
+        summary = {
+            "suggested_lr": suggestion.lr,
+            "bracket_low": bracket and bracket.low,
+            "bracket_high": bracket and bracket.high,
+            "steps_done": sum(curve.steps for curve in curves),
+            **{f"rule_{name}": lr for name, lr in suggestion.rules.items()},
+        }
+        self._main.summary({name: float(value) for name, value in summary.items() if value is not None})
+        self._main.tags({"lrsearch.verdict": suggestion.verdict, "mlflow.note.content": describe(suggestion)})
+
+    def __enter__(self) -> RangeTestRecord:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._open.__exit__(kind, error, trace)
+        if self.key is None:
+            self._discard()
+
+    def _discard(self) -> None:
+        """Nothing came of it: leave no empty folder behind, but a place that the user named."""
+        self.folder.journal.rmdir()
+        if self.folder.path.parent == home():
+            self.folder.path.rmdir()
+
+    def _open_run(self, seed: int) -> RunJournal:
+        if self.key is None:
+            self._main = self._create(self.folder.name, "range_test", self._plan.seed, parent=None)
+            self.key = self._main.key
+            self.mirror = start_mirror(self.folder, self._destination)
+        if self._plan.repeats == 1:
+            return self._main
+        return self._create(f"{self.folder.name}/seed-{seed}", "trial", seed, parent=self.key)
+
+    def _create(self, name: str, kind: Any, seed: int, parent: str | None) -> RunJournal:
+        plan = self._plan
+        params = {
+            "task": self._task,
+            "stage": STAGE,
+            "seed": seed,
+            "schedule": "sweep",
+            "schedule.min_lr": plan.min_lr,
+            "schedule.max_lr": plan.max_lr,
+            "schedule.spacing": plan.spacing,
+            "steps": self._steps,
+            **plan.model_dump(include={"repeats", "smoothing", "stop", "accumulate", "clip", "precision"}),
+            **self._facts,
+            **self._params,
+        }
+        start = RunStart(
+            name=name,
+            kind=kind,
+            study=self.folder.name,
+            stage=STAGE,
+            parent=parent,
+            params={key: value for key, value in params.items() if value is not None},
+            tags=self._tags,
+            inputs=_inputs(self._data),
+            provenance=collect(),
+        )
+        return self._open.enter_context(RunJournal.create(self.folder, start))
+
+
+def write_curves(folder: StudyFolder, task: str, curves: Sequence[RangeTestCurve], suggestion: Suggestion) -> None:
+    """Write `curve.json`, `curve.csv` (one row a step) and `curve.png` into the folder."""
+    from lrsearch.report.plots import plot_range_test, save
+
+    write_json(
+        folder.path / "curve.json",
+        {"task": task, "suggestion": suggestion.to_dict(), "curves": [curve.to_dict() for curve in curves]},
+    )
+    with (folder.path / "curve.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(curves[0].columns())
+        for curve in curves:
+            writer.writerows(zip(*curve.columns().values(), strict=True))
+    save(plot_range_test(curves, suggestion, title=task), folder.path / "curve.png")
+
+
+def describe(suggestion: Suggestion) -> str:
+    """The suggestion in Markdown, for a run's description."""
+    bracket = suggestion.bracket
+    lines = [f"**Learning rate {suggestion.lr:.3g}**" if suggestion.lr else "**No suggestion**"]
+    lines.append(f"Verdict `{suggestion.verdict}`: {suggestion.reason}.")
+    if bracket is not None:
+        lines.append(f"Bracket: {bracket.low:.3g} to {f'{bracket.high:.3g}' if bracket.high else 'open'}.")
+    return "\n\n".join(lines)
+
+
+def _inputs(data: Mapping[str, Any]) -> tuple[DataInput, ...]:
+    return tuple(
+        DataInput(
+            name=facts["name"],
+            context=context,
+            digest=facts["fingerprint"] or "unknown",
+            profile={"items": facts["items"], "batches": facts["batches"]},
+        )
+        for context, facts in data.items()
+        if facts is not None
+    )

@@ -1,0 +1,177 @@
+"""Where a study's files lie: the one authority for names and paths."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import secrets
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lrsearch.errors import InputError
+
+_PRIVATE = 0o700  # a folder may hold what only its owner should read
+_FORBIDDEN = frozenset('/\\:*?"<>|\0')
+
+
+@dataclass(frozen=True)
+class StudyFolder:
+    """The folder of one study or range test, and the path of everything in it."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """The study's name."""
+        return self.path.name
+
+    @property
+    def journal(self) -> Path:
+        """The directory of the journals, one file a run."""
+        return self.path / "journal"
+
+    @property
+    def checkpoints(self) -> Path:
+        """The directory of the checkpoints."""
+        return self.path / "checkpoints"
+
+    @property
+    def plan(self) -> Path:
+        """The plan the study runs."""
+        return self.path / "plan.json"
+
+    @property
+    def optuna_db(self) -> Path:
+        """Optuna's storage."""
+        return self.path / "optuna.db"
+
+    @property
+    def result(self) -> Path:
+        """The result."""
+        return self.path / "result.json"
+
+    @property
+    def report(self) -> Path:
+        """The report, one page."""
+        return self.path / "report.html"
+
+    @property
+    def destination(self) -> Path:
+        """Which MLflow server and experiment the mirror fills; holds no secret."""
+        return self.path / "tracking.json"
+
+    @property
+    def mirror_state(self) -> Path:
+        """What the mirror has sent so far."""
+        return self.path / "mirror.json"
+
+    @property
+    def mirror_lock(self) -> Path:
+        """Held by the one mirror of this folder."""
+        return self.path / "mirror.lock"
+
+    @property
+    def mirror_log(self) -> Path:
+        """What the mirror has to say."""
+        return self.path / "mirror.log"
+
+    def journals(self) -> list[Path]:
+        """The journal files there are, in the order of their names."""
+        return sorted(self.journal.glob("*.jsonl"))
+
+    def inside(self, relative: str) -> Path:
+        """The path of a file named relative to this folder; InputError where it would lead outside."""
+        root = self.path.resolve()
+        path = (root / relative).resolve()
+        if path == root or not path.is_relative_to(root):
+            raise InputError("path", relative, f"it is not a file inside {self.path}", "name one inside it")
+        return path
+
+
+def home() -> Path:
+    """The folder of all studies: `LRSEARCH_HOME`, else `lrsearch-runs` in the working directory."""
+    return Path(os.environ.get("LRSEARCH_HOME") or "lrsearch-runs").absolute()
+
+
+def create_folder(name: str, out: str | os.PathLike[str] | None = None) -> StudyFolder:
+    """Make the folder of a new study, `home()/name`, or `out` itself where it is given.
+
+    Raises InputError for a name that is no file name, for a folder that is already in use, and for a
+    place that cannot be written.
+    """
+    if out is None:
+        check_name(name)
+        path, argument, mend = home() / name, "name", "resume it, or take another name"
+    else:
+        path, argument, mend = Path(out).absolute(), "out", "take an empty or new folder"
+    folder = StudyFolder(path)
+    try:
+        path.parent.mkdir(mode=_PRIVATE, parents=True, exist_ok=True)
+        path.mkdir(mode=_PRIVATE, exist_ok=True)
+        if any(path.iterdir()):
+            raise InputError(argument, str(out or name), f"the folder {path} is already in use", mend)
+        folder.journal.mkdir(mode=_PRIVATE)
+    except OSError as error:
+        raise InputError(
+            argument,
+            str(out or name),
+            f"the folder {path} cannot be written ({error.strerror or error})",
+            "choose another place with --out or LRSEARCH_HOME",
+        ) from error
+    return folder
+
+
+def find_folder(name: str) -> StudyFolder:
+    """The folder of an existing study, by its name, or by its path where it was made with `--out`.
+
+    Raises InputError that lists the studies there are, the nearest name first.
+    """
+    if os.sep in name or (os.altsep and os.altsep in name):
+        folder = StudyFolder(Path(name).absolute())
+    else:
+        check_name(name)
+        folder = StudyFolder(home() / name)
+    if folder.journal.is_dir():
+        return folder
+    names = sorted(path.parent.name for path in home().glob("*/journal"))
+    near = difflib.get_close_matches(name, names, n=len(names) or 1, cutoff=0.0)[:8]
+    known = f"there are {', '.join(near)}" if near else f"there is none in {home()}"
+    raise InputError("name", name, "no such study", known)
+
+
+def range_test_name(task: str) -> str:
+    """A new name for a range test of a task: `range-test-<task>-<UTC time>-<4 hex digits>`."""
+    word = "".join(c if c.isalnum() or c in "-_." else "-" for c in task).strip("-.") or "task"
+    return (
+        f"range-test-{word}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime()).lower()}-{secrets.token_hex(2)}"
+    )
+
+
+def check_name(name: str) -> None:
+    """Raise InputError where a study's name could not be a file name."""
+    problem = None
+    if not name.strip():
+        problem = "it is empty"
+    elif name in (".", "..") or name.startswith(("-", ".")):
+        problem = "it begins with a dash or a dot"
+    elif bad := sorted(_FORBIDDEN & set(name)) or [c for c in name if not c.isprintable()]:
+        problem = f"{bad[0]!r} cannot be part of a name"
+    elif len(os.fsencode(name)) > 200:
+        problem = "it is longer than 200 bytes"
+    if problem:
+        raise InputError("name", name, problem, "use letters, digits, '-', '_' and '.'")
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """Write a file so that a reader sees the old text or the new, never half of it."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a value as JSON, atomically; NaN and infinity are refused with ValueError."""
+    write_atomic(path, json.dumps(value, allow_nan=False, indent=1) + "\n")

@@ -1,0 +1,119 @@
+"""One journal on its way to one run in MLflow; used by the mirror alone."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lrsearch.errors import InputError
+from lrsearch.tracking.folder import StudyFolder
+from lrsearch.tracking.journal import Tail, last_writer
+from lrsearch.tracking.records import Artifact, End, Params, Points, Record, Resumed, RunStart, Summary, Tags
+from lrsearch.tracking.state import SentRun
+
+if TYPE_CHECKING:
+    from lrsearch.tracking.server import Server
+
+_BATCH = 1000  # metric values that wait before they are sent
+
+log = logging.getLogger("lrsearch.mirror")
+
+
+class Forwarder:
+    """Sends what is new in a journal; `sent` says how far it came and is what survives a kill.
+
+    The offset moves on only behind what the server has taken. What is sent again after a fault is the same
+    to the last bit, timestamps too, and the server stores it once.
+    """
+
+    def __init__(self, path: Path, folder: StudyFolder, start: RunStart, sent: SentRun) -> None:
+        """Go on from `sent.offset`."""
+        self.path = path
+        self.start = start
+        self.sent = sent
+        resumed = last_writer(path) if sent.offset and not sent.ended else None
+        self.writer = resumed or start.writer
+        self._folder = folder
+        self._metrics: list[tuple[str, float, int, int]] = []
+        self._params: dict[str, object] = {}
+        self._tags: dict[str, str] = {}
+        self._damage: set[str] = set()
+
+    def done(self) -> bool:
+        """Whether the run has ended and is sent to the last byte."""
+        return self.sent.ended and self.sent.offset >= self.path.stat().st_size
+
+    def forward(self, server: Server, run_id: str) -> bool:
+        """Send what is new; whether there was anything."""
+        writer = self.writer
+        gone = writer.alive() is False  # asked before reading: what it wrote last is then read
+        before = at = self.sent.offset
+        self._metrics, self._params, self._tags = [], {}, {}
+        tail = Tail(self.path, before)
+        for record, offset in tail.read():
+            self._take(server, run_id, record, at)
+            at = offset
+            if len(self._metrics) >= _BATCH:
+                self._deliver(server, run_id, at)
+        self._deliver(server, run_id, tail.offset)
+        if gone and self.writer is writer and not self.sent.ended:
+            self._end_killed(server, run_id, tail)
+        for damage in tail.damage:
+            if damage not in self._damage:
+                log.warning("%s", damage)
+        self._damage.update(tail.damage)
+        return self.sent.offset > before
+
+    def _take(self, server: Server, run_id: str, record: Record, at: int) -> None:
+        match record:
+            case RunStart():
+                self._params.update(record.params)
+                server.log_inputs(run_id, record.inputs)
+            case Points():
+                for name, values in record.metrics.items():
+                    self._metrics += zip([name] * len(values), values, record.ms, record.steps, strict=True)
+            case Summary():
+                self._metrics += [(name, value, record.ms, 0) for name, value in record.metrics.items()]
+            case Params():
+                self._params.update(record.params)
+            case Tags():
+                self._tags.update(record.tags)
+            case Artifact():
+                self._deliver(server, run_id, at)
+                self._send_artifact(server, run_id, record.path)
+            case Resumed():
+                server.reopen_run(run_id)
+                self.writer, self.sent.ended = record.writer, False
+            case End():
+                if record.error:
+                    self._tags["lrsearch.error"] = record.error
+                self._deliver(server, run_id, at)
+                server.end_run(run_id, record.status, record.ms)
+                self.sent.ended = True
+
+    def _deliver(self, server: Server, run_id: str, offset: int) -> None:
+        server.log(run_id, self._metrics, self._params, self._tags)
+        self.sent.points += len(self._metrics)
+        self.sent.offset = offset
+        self._metrics, self._params, self._tags = [], {}, {}
+
+    def _end_killed(self, server: Server, run_id: str, tail: Tail) -> None:
+        facts = self.path.stat()
+        if facts.st_size > tail.offset:
+            tail.damage.append(f"{self.path.name}: the last line, at byte {tail.offset}, is unfinished")
+        server.end_run(run_id, "KILLED", int(facts.st_mtime * 1e3))
+        self.sent.ended, self.sent.offset = True, facts.st_size
+        log.info("%s: its process is gone; ended as KILLED", self.path.name)
+
+    def _send_artifact(self, server: Server, run_id: str, path: str) -> None:
+        try:
+            file = self._folder.inside(path)
+        except InputError as error:
+            log.warning("%s: %s", self.path.name, error)
+            return
+        if not file.is_file():
+            log.warning("%s: the artifact %s is gone", self.path.name, path)
+            return
+        parent = Path(path).parent.as_posix()
+        server.log_artifact(run_id, file, None if parent == "." else parent)

@@ -1,0 +1,364 @@
+"""The local record of a run: append-only, each line with its checksum; the only truth.
+
+One process writes a journal, one thread of it at a time. `flush` hands the points to the operating
+system, from where a killed process cannot take them back; `end` waits until the disk has them.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import time
+import traceback
+from array import array
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+
+from lrsearch.errors import InputError, RecordError
+from lrsearch.tracking.folder import StudyFolder
+from lrsearch.tracking.records import (
+    Artifact,
+    End,
+    Param,
+    Params,
+    Points,
+    Record,
+    Resumed,
+    RunStart,
+    Status,
+    Summary,
+    Tags,
+    Writer,
+    from_line,
+    now_ms,
+    to_line,
+)
+
+BLOCK = 50  # points a line
+FLUSH_S = 0.5  # and a point waits no longer than this for its block to fill
+_CHUNK = 1 << 20
+_METRIC_NAME = re.compile(r"(?!/|\.\.?(/|$))[\w.\- /:]{1,250}")
+
+
+class RunJournal:
+    """The journal of one run, open for writing."""
+
+    def __init__(self, path: Path, folder: StudyFolder, start: RunStart) -> None:
+        """Open the file at its end; use `create` or `resume`."""
+        self.path = path
+        self.key = start.key
+        self._folder = folder
+        self._rows: dict[tuple[str, ...], list[tuple[float, ...]]] = {}
+        self._count = 0
+        self._flushed = time.monotonic()
+        self._clock_ms = time.time() * 1e3 - time.monotonic() * 1e3  # no clock change moves a later point
+        self._recorded: dict[str, int] = {}
+        self._ended = False
+        try:
+            self._file = path.open("ab", buffering=0)
+        except OSError as error:
+            raise self._failed(error) from error
+
+    @classmethod
+    def create(cls, folder: StudyFolder, start: RunStart) -> RunJournal:
+        """Begin the journal of a new run in `folder`; RecordError where it cannot be written."""
+        word = re.sub(r"[^0-9A-Za-z_.]+", "-", start.name).strip("-.")[:60] or start.kind
+        journal = cls(folder.journal / f"{word}-{start.key[:8]}.jsonl", folder, start)
+        journal._append(start)
+        journal._append(start)  # twice: without it no other line has a home
+        return journal
+
+    @classmethod
+    def resume(cls, path: Path, folder: StudyFolder) -> RunJournal:
+        """Go on with a run that had stopped: what is recorded stays, and is not recorded again."""
+        run = read_run(path)
+        journal = cls(path, folder, run.start)
+        for group in run.groups:
+            last = max(group.steps)
+            for name in group.metrics:
+                journal._recorded[name] = max(journal._recorded.get(name, -1), last)
+        if run.torn_at is not None:
+            os.truncate(path, run.torn_at)
+        journal._append(Resumed(Writer.this_process(), now_ms()))
+        return journal
+
+    @classmethod
+    def amend(cls, path: Path, folder: StudyFolder) -> RunJournal:
+        """Add tags, params or artifacts to a run that has ended; it stays ended."""
+        run = read_run(path)
+        journal = cls(path, folder, run.start)
+        journal._ended = True
+        if run.torn_at is not None:
+            os.truncate(path, run.torn_at)
+        return journal
+
+    def point(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Record metrics after `step` updates; its time is fixed now.
+
+        Raises RecordError for a value that is not finite and where the journal cannot be written, and
+        InputError for a metric's name that MLflow could not show.
+        """
+        now = time.monotonic()
+        row: list[float] = [step, int(self._clock_ms + now * 1e3)]
+        for value in metrics.values():
+            number = float(value)
+            if not math.isfinite(number):
+                raise RecordError(f"{self.path}: step {step} has a value that is not finite: {dict(metrics)}")
+            row.append(number)
+        names = tuple(metrics)
+        rows = self._rows.get(names)
+        if rows is None:
+            check_metric_names(names)
+            rows = self._rows[names] = []
+        if self._recorded and any(step <= self._recorded.get(name, -1) for name in names):
+            return
+        rows.append(tuple(row))
+        self._count += 1
+        if self._count >= BLOCK or now - self._flushed > FLUSH_S:
+            self.flush()
+
+    def summary(self, metrics: Mapping[str, float]) -> None:
+        """Record metrics of the run as a whole; RecordError for a value that is not finite."""
+        check_metric_names(metrics)
+        self._append(Summary({name: float(value) for name, value in metrics.items()}, self._now_ms()))
+
+    def params(self, params: Mapping[str, Param]) -> None:
+        """Record params that were not known at the start."""
+        self._append(Params(params))
+
+    def tags(self, tags: Mapping[str, str]) -> None:
+        """Record tags; a later value of the same tag replaces the earlier."""
+        self._append(Tags(tags))
+
+    def artifact(self, path: str) -> None:
+        """Record a file of the run, named relative to the study's folder; it must be written already."""
+        if not self._folder.inside(path).is_file():
+            raise InputError(
+                "path", path, f"no such file in {self._folder.path}", "write it before recording it"
+            )
+        self._append(Artifact(path.replace(os.sep, "/")))
+
+    def end(self, status: Status, error: str | None = None) -> None:
+        """Record how the run ended; what comes after is the mirror's work."""
+        self._append(End(status, error, self._now_ms()))
+        self._ended = True
+        try:
+            os.fsync(self._file.fileno())
+        except OSError as fault:
+            raise self._failed(fault) from fault
+
+    def flush(self) -> None:
+        """Write the points that still wait for their block to fill."""
+        self._flushed = time.monotonic()
+        if not self._count:
+            return
+        lines = b"".join(_block_line(names, rows) for names, rows in self._rows.items() if rows)
+        self._count = 0
+        for rows in self._rows.values():
+            rows.clear()
+        self._write(lines)
+
+    def close(self) -> None:
+        """Write what waits and close the file; a run that has not ended may be resumed."""
+        if not self._file.closed:
+            try:
+                self.flush()
+            finally:
+                self._file.close()
+
+    def __enter__(self) -> RunJournal:
+        """The journal itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End the run as it ended, unless that is recorded already, and close."""
+        try:
+            if not self._ended and not isinstance(error, RecordError):
+                if error is None:
+                    self.end("FINISHED")
+                elif isinstance(error, Exception):
+                    self.end("FAILED", "".join(traceback.format_exception(error)))
+                else:
+                    self.end("KILLED", type(error).__name__)
+        finally:
+            self.close()
+
+    def _now_ms(self) -> int:
+        return int(self._clock_ms + time.monotonic() * 1e3)
+
+    def _append(self, record: Record) -> None:
+        self.flush()
+        try:
+            line = to_line(record)
+        except ValueError as error:
+            raise RecordError(f"{self.path}: {type(record).__name__} cannot be recorded: {error}") from error
+        self._write(line)
+
+    def _write(self, data: bytes) -> None:
+        whole = os.fstat(self._file.fileno()).st_size
+        try:
+            rest = memoryview(data)
+            while rest:
+                rest = rest[self._file.write(rest) :]
+        except OSError as error:
+            try:
+                os.ftruncate(
+                    self._file.fileno(), whole
+                )  # half a line would be lost, and the next one with it
+            finally:
+                raise self._failed(error) from error
+
+    def _failed(self, error: OSError) -> RecordError:
+        return RecordError(f"the journal {self.path} cannot be written: {error.strerror or error}")
+
+
+@dataclass
+class RunRecord:
+    """What a journal says. `groups` holds the points, one group for each set of metrics reported together."""
+
+    path: Path
+    start: RunStart
+    groups: list[Points] = field(default_factory=list)
+    summary: dict[str, float] = field(default_factory=dict)
+    params: dict[str, Param] = field(default_factory=dict)
+    tags: dict[str, str] = field(default_factory=dict)
+    artifacts: list[str] = field(default_factory=list)
+    writer: Writer | None = None
+    end: End | None = None
+    damage: list[str] = field(default_factory=list)
+    torn_at: int | None = None  # where an unfinished last line begins
+
+    def metric(self, name: str) -> tuple[array[int], array[float]]:
+        """The steps and the values of a metric, both empty where there is none."""
+        steps, values = array("q"), array("d")
+        for group in self.groups:
+            if name in group.metrics:
+                steps.extend(group.steps)
+                values.extend(group.metrics[name])
+        return steps, values
+
+    def metric_names(self) -> list[str]:
+        """The names of all metrics that have points."""
+        return sorted({name for group in self.groups for name in group.metrics})
+
+
+class Tail:
+    """Reads a journal that may still grow, from a byte offset on; damaged lines are said and passed over."""
+
+    def __init__(self, path: Path, offset: int = 0) -> None:
+        """Begin at a byte offset where a line begins."""
+        self.path = path
+        self.offset = offset
+        self.damage: list[str] = []
+
+    def read(self) -> Iterator[tuple[Record, int]]:
+        """The records there are now, each with the offset behind it; an unfinished last line is left."""
+        rest = b""
+        with self.path.open("rb") as file:
+            file.seek(self.offset)
+            while chunk := file.read(_CHUNK):
+                *lines, rest = (rest + chunk).split(b"\n")
+                for line in lines:
+                    at = self.offset
+                    self.offset += len(line) + 1
+                    try:
+                        record = from_line(line)
+                    except ValueError as error:
+                        self.damage.append(f"{self.path.name}: the line at byte {at} is damaged ({error})")
+                    else:
+                        yield record, self.offset
+
+    def torn(self) -> bool:
+        """Whether an unfinished line stands at the end of what was read."""
+        return self.path.stat().st_size > self.offset
+
+
+def read_run(path: Path) -> RunRecord:
+    """Read a journal: everything whole in it, and in `damage` what is not.
+
+    An unfinished last line is no damage while the process that writes it lives.
+    Raises RecordError where the file cannot be read or says not even what run it is.
+    """
+    tail = Tail(path)
+    run: RunRecord | None = None
+    groups: dict[tuple[str, ...], Points] = {}
+    try:
+        for record, _ in tail.read():
+            if isinstance(record, RunStart):
+                run = run or RunRecord(path, record, writer=record.writer)
+            elif run is not None:
+                _add(run, groups, record)
+        torn = tail.torn()
+    except OSError as error:
+        raise RecordError(f"the journal {path} cannot be read: {error.strerror or error}") from error
+    if run is None:
+        raise RecordError(f"the journal {path} has no beginning: {'; '.join(tail.damage) or 'it is empty'}")
+    run.params = {**run.start.params, **run.params}
+    run.tags = {**run.start.tags, **run.tags}
+    run.groups = list(groups.values())
+    if torn:
+        run.torn_at = tail.offset
+        if run.end is not None or run.writer is None or run.writer.alive() is False:
+            tail.damage.append(f"{path.name}: the last line, at byte {tail.offset}, is unfinished")
+    run.damage = tail.damage
+    return run
+
+
+def read_start(path: Path) -> RunStart:
+    """What run a journal is of; RecordError where it does not say."""
+    for record, _ in Tail(path).read():
+        if isinstance(record, RunStart):
+            return record
+    raise RecordError(f"the journal {path} has no beginning")
+
+
+def last_writer(path: Path) -> Writer | None:
+    """The process that resumed a run last; None where it was never resumed."""
+    writer = None
+    for record, _ in Tail(path).read():
+        if isinstance(record, Resumed):
+            writer = record.writer
+    return writer
+
+
+def check_metric_names(names: Mapping[str, float] | tuple[str, ...]) -> None:
+    """Raise InputError for a metric's name that MLflow would refuse."""
+    for name in names:
+        if not _METRIC_NAME.fullmatch(name) or "//" in name or name.endswith("/"):
+            raise InputError(
+                "metric", name, "MLflow cannot show this name", "use letters, digits, and _ - . / :"
+            )
+
+
+def _add(run: RunRecord, groups: dict[tuple[str, ...], Points], record: Record) -> None:
+    match record:
+        case Points():
+            group = groups.setdefault(tuple(record.metrics), record)
+            if group is not record:
+                group.steps.extend(record.steps)
+                group.ms.extend(record.ms)
+                for name, values in record.metrics.items():
+                    group.metrics[name].extend(values)
+        case Summary():
+            run.summary.update(record.metrics)
+        case Params():
+            run.params.update(record.params)
+        case Tags():
+            run.tags.update(record.tags)
+        case Artifact() if record.path not in run.artifacts:
+            run.artifacts.append(record.path)
+        case Resumed():
+            run.writer, run.end = record.writer, None
+        case End():
+            run.end = record
+
+
+def _block_line(names: tuple[str, ...], rows: list[tuple[float, ...]]) -> bytes:
+    steps, ms, *columns = zip(*rows, strict=True)
+    metrics = {name: array("d", column) for name, column in zip(names, columns, strict=True)}
+    return to_line(Points(array("q", steps), array("q", ms), metrics))

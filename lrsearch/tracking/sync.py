@@ -1,0 +1,124 @@
+"""The training process's side of the mirror: start it, ask it, wait for it. MLflow is not imported here."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import lrsearch
+from lrsearch.errors import InputError, TrackingError
+from lrsearch.tracking import destination as destinations
+from lrsearch.tracking.destination import DESTINATION_VARIABLE, Destination, find_destination
+from lrsearch.tracking.folder import StudyFolder
+from lrsearch.tracking.provenance import redact
+from lrsearch.tracking.state import MirrorState, load_state
+
+__all__ = ["Destination", "Mirror", "find_destination", "start_mirror", "sync"]
+
+_POLL_S = 0.01
+
+
+class Mirror:
+    """A mirror at work on a folder; the process is not ours to keep, it ends by itself."""
+
+    def __init__(
+        self, folder: StudyFolder, destination: Destination, process: subprocess.Popen[bytes]
+    ) -> None:
+        """Watch a mirror's process; a thread takes its exit status, so that nothing is left of it."""
+        self._folder = folder
+        self._place = MirrorState.of(destination)
+        self._process = process
+        threading.Thread(target=process.wait, name="lrsearch-mirror", daemon=True).start()
+
+    @property
+    def pid(self) -> int:
+        """The mirror's process."""
+        return self._process.pid
+
+    def status(self) -> MirrorState | None:
+        """What it has sent to this destination so far; None where nothing."""
+        state = load_state(self._folder)
+        return state if state is not None and state.same_place(self._place) else None
+
+    def synced(self) -> bool:
+        """Whether MLflow has everything and every run has ended."""
+        state = self.status()
+        return state is not None and state.state == "synced" and state.covers(self._folder)
+
+    def wait(self, timeout: float) -> bool:
+        """Wait at most `timeout` seconds until everything is sent; whether it is."""
+        return self._until(time.monotonic() + timeout, self.synced)
+
+    def run_id(self, key: str, timeout: float = 0.0) -> str | None:
+        """MLflow's id of the run with this key, waiting at most `timeout` seconds; None while pending."""
+
+        self._until(timeout, lambda: self._run_id(key) is not None)
+        return self._run_id(key)
+
+    def _run_id(self, key: str) -> str | None:
+        state = self.status()
+        run = state.runs.get(key) if state is not None else None
+        return run.run_id if run is not None else None
+
+    def _until(self, timeout: float, condition: Callable[[], bool]) -> bool:
+        deadline = time.monotonic() + timeout
+        while not condition():
+            left = deadline - time.monotonic()
+            if left <= 0 or self._process.returncode not in (None, 0):  # 0 also where another mirror does it
+                return condition()
+            time.sleep(min(_POLL_S, left))
+        return True
+
+
+def start_mirror(folder: StudyFolder, destination: Destination) -> Mirror:
+    """Start the mirror of a folder, detached: neither Ctrl-C nor our end stops it.
+
+    The folder keeps the destination without its password. Nothing in our environment changes.
+    """
+    destination.save(folder)
+    environment = {**os.environ, DESTINATION_VARIABLE: destination.to_json()}
+    source = Path(lrsearch.__file__).parents[1]
+    if source.name not in ("site-packages", "dist-packages"):  # a checkout that is not installed
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, (os.environ.get("PYTHONPATH"), str(source))))
+    try:
+        process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "lrsearch.tracking.mirror", str(folder.path)],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise TrackingError(f"the mirror cannot be started: {error.strerror or error}") from error
+    return Mirror(folder, destination, process)
+
+
+def sync(
+    folder: StudyFolder, tracking_uri: str | None = None, experiment: str | None = None, timeout: float = 60.0
+) -> bool:
+    """Send to MLflow what it has not got of a folder, also to another or an emptied server.
+
+    Returns whether all is there within `timeout` seconds; if not, the mirror goes on by itself.
+    Raises InputError where neither the folder nor the caller names a server.
+    """
+    kept = destinations.load(folder)
+    if tracking_uri is not None:
+        destination = find_destination(kept.experiment if kept else f"lrsearch/{folder.name}", tracking_uri)
+        if kept is not None and redact(destination.tracking_uri) == redact(kept.tracking_uri):
+            destination = replace(kept, tracking_uri=destination.tracking_uri)
+    elif kept is not None:
+        destination = kept
+    else:
+        raise InputError(
+            "tracking_uri", None, f"{folder.path} does not say which server", "give --tracking-uri"
+        )
+    if experiment is not None:
+        destination = replace(destination, experiment=experiment, experiment_id=None)
+    return start_mirror(folder, destination).wait(timeout)

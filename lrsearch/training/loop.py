@@ -1,0 +1,223 @@
+"""The one training loop: every step of lrsearch, sweep or trial, is taken here."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from lrsearch.errors import InputError, LrsearchError, first_line
+from lrsearch.training.data import batch_size, describe, endless, split_batch, to_device
+from lrsearch.training.schedules import Schedule
+from lrsearch.training.task import LossFunction, StepFunction
+
+Precision = Literal["32", "16", "bf16"]
+
+_DTYPES = {"16": torch.float16, "bf16": torch.bfloat16}
+_SKIPS_IN_A_ROW = 20
+"""Updates in a row that a GradScaler may skip: it halves its scale at each, from 2**16 to nothing in as many."""
+_BLOCK_ON_ACCELERATOR = 16
+"""Losses read back at once from an accelerator, so that it is not stalled at every step."""
+
+Observer = Callable[[int, float, float], str | None]
+"""Called as ``observe(step, lr, loss)`` after each update; a text returned is the reason to stop."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a training ended: updates recorded, and which step stopped it and why (None: it reached its end)."""
+
+    steps: int
+    stopped_at: int | None = None
+    reason: str | None = None
+
+
+@dataclass
+class Training:
+    """A model with all that one update of it needs."""
+
+    model: nn.Module
+    optimizer: Optimizer
+    train_loader: Iterable[Any]
+    loss: LossFunction | None
+    step: StepFunction | None = None
+    accumulate: int = 1
+    clip: float | None = None
+    precision: Precision = "32"
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+
+    def __post_init__(self) -> None:
+        self.scaler = torch.amp.GradScaler(self.device.type) if self.precision == "16" else None
+        self.takes_closure = _needs_closure(self.optimizer)
+        self._checked = False
+        self._trained = [p for group in self.optimizer.param_groups for p in group["params"]]
+        if self.takes_closure and self.scaler is not None:
+            raise InputError(
+                "precision",
+                self.precision,
+                f"{type(self.optimizer).__name__} evaluates the loss several times a step, which a GradScaler cannot follow",
+                "use precision='32' or 'bf16'",
+            )
+
+    def facts(self) -> dict[str, Any]:
+        """What is trained, as plain JSON: the params that every run shows."""
+        group = self.optimizer.param_groups[0]
+        settings = {name: group[name] for name in ("weight_decay", "momentum", "betas") if name in group}
+        return {
+            "model": type(self.model).__name__,
+            "parameters": sum(p.numel() for p in self.model.parameters()),
+            "optimizer": type(self.optimizer).__name__,
+            **{name: str(value) if isinstance(value, tuple) else float(value) for name, value in settings.items()},
+            "batch_size": batch_size(self.train_loader),
+            "device": str(self.device),
+        }
+
+    def batch_loss(self, batch: Any) -> Tensor:
+        """The loss of one batch, as the user's step or loss function computes it."""
+        batch = to_device(batch, self.device)
+        with self._autocast():
+            if self.step is not None:
+                return self.step(self.model, batch)
+            if self.loss is None:
+                outputs = self.model(**batch) if isinstance(batch, dict) else self.model(batch)
+                return outputs.loss if hasattr(outputs, "loss") else outputs
+            inputs, named, targets = split_batch(batch)
+            return self.loss(self.model(*inputs, **named), targets)
+
+    def update(self, batches: Iterator[Any]) -> Tensor:
+        """Takes one step of the optimizer; returns its loss, still on the device.
+
+        With `accumulate` > 1 the loss is the mean over that many batches. An update that the GradScaler skips is no
+        step: it is tried again on the next batches. Raises InputError where the very first batch does not fit.
+        """
+        for _ in range(_SKIPS_IN_A_ROW):
+            drawn = [next(batches) for _ in range(self.accumulate)]
+            if self.takes_closure:
+                loss, done = self._closure_step(drawn), True
+            else:
+                loss = self._backward(drawn)
+                done = self._step()
+            self._checked = True
+            if done:
+                return loss
+        return torch.full((), float("inf"), device=self.device)
+
+    def _backward(self, drawn: list[Any]) -> Tensor:
+        self.optimizer.zero_grad(set_to_none=True)
+        losses = []
+        for batch in drawn:
+            loss = self.batch_loss(batch) if self._checked else self._first_loss(batch)
+            if self.accumulate > 1:
+                loss = loss / self.accumulate
+            (loss if self.scaler is None else self.scaler.scale(loss)).backward()  # type: ignore[no-untyped-call]
+            losses.append(loss.detach().reshape(()))
+        return losses[0] if len(losses) == 1 else torch.stack(losses).sum()
+
+    def _step(self) -> bool:
+        self._clip()
+        if self.scaler is None:
+            self.optimizer.step()
+            return True
+        scale = self.scaler.get_scale()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        return self.scaler.get_scale() >= scale  # it halves its scale where it found an overflow and skipped
+
+    def _closure_step(self, drawn: list[Any]) -> Tensor:
+        losses: list[Tensor] = []
+
+        def closure() -> float:
+            losses.append(self._backward(drawn))
+            self._clip()
+            return losses[-1].item()
+
+        self.optimizer.step(closure)
+        return losses[0]
+
+    def _clip(self) -> None:
+        if self.clip is not None:
+            if self.scaler is not None:
+                self.scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(self._trained, self.clip)
+
+    def _first_loss(self, batch: Any) -> Tensor:
+        """The first batch's loss, with the checks that tell a wrong input from a training that fails later."""
+        shapes = describe(batch)
+        try:
+            loss = self.batch_loss(batch)
+        except (LrsearchError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:
+            reason = f"{type(error).__name__}: {first_line(error)}"
+            raise InputError(
+                "train_loader",
+                shapes,
+                f"the model or the loss cannot take its first batch ({reason})",
+                "compare these shapes with what the model expects",
+            ) from error
+        if not isinstance(loss, Tensor):
+            raise InputError("loss", loss, f"returned a {type(loss).__name__}", "return a scalar tensor")
+        if loss.numel() != 1:
+            raise InputError("loss", describe(loss), "is not a scalar", "reduce it, e.g. with .mean()")
+        if not loss.requires_grad:
+            raise InputError(
+                "loss",
+                loss.item(),
+                "has no gradient",
+                "compute it from the model's outputs, outside torch.no_grad() and without .item() or .detach()",
+            )
+        if not torch.isfinite(loss):
+            raise InputError(
+                "loss",
+                loss.item(),
+                "is not finite before the first update",
+                "look for NaN or infinity in the data, the targets and the initial weights",
+            )
+        return loss
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        if self.precision == "32":
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=_DTYPES[self.precision])
+
+
+def fit(training: Training, schedule: Schedule, steps: int, observe: Observer) -> Outcome:
+    """Trains for `steps` updates under `schedule`, observed step by step.
+
+    Losses stay on an accelerator and are read back in blocks; on a CPU each is read at once. The first loss that is not finite ends
+    the training, and is not observed. Raises InputError where the first batch shows that loss, loader or model do not fit.
+    """
+    scheduler = schedule.build(training.optimizer, steps)
+    batches = endless(training.train_loader, needed=steps * training.accumulate)
+    block = 1 if training.device.type == "cpu" else _BLOCK_ON_ACCELERATOR
+    group = training.optimizer.param_groups[0]
+    lrs: list[float] = []
+    losses: list[Tensor] = []
+    for step in range(1, steps + 1):
+        lrs.append(float(group["lr"]))
+        losses.append(training.update(batches))
+        scheduler.step()
+        if len(losses) < block and step < steps:
+            continue
+        values = [losses[0].item()] if len(losses) == 1 else torch.stack(losses).tolist()
+        for k, (lr, value) in enumerate(zip(lrs, values, strict=True), start=step - len(values) + 1):
+            if not math.isfinite(value):
+                return Outcome(k - 1, stopped_at=k, reason="not_finite")
+            reason = observe(k, lr, value)
+            if reason is not None:
+                return Outcome(k, stopped_at=k, reason=reason)
+        lrs.clear()
+        losses.clear()
+    return Outcome(steps)
+
+
+def _needs_closure(optimizer: Optimizer) -> bool:
+    closure = inspect.signature(type(optimizer).step).parameters.get("closure")
+    return closure is not None and closure.default is inspect.Parameter.empty

@@ -1,0 +1,354 @@
+"""Put everything back, bit for bit: model, optimizer, scaler, loaders and random states."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import random
+import tempfile
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn.parameter import is_lazy
+from torch.optim import Optimizer
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from lrsearch.errors import InputError
+
+Restore = Callable[[], object]
+Keep = Literal["device", "cpu", "disk"]
+Generator = torch.Generator | np.random.Generator | np.random.RandomState | random.Random
+
+_GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
+_SCALARS = (bool, int, float, complex, str, bytes, type(None))
+_LOADER_PARTS = (*_GENERATORS, DataLoader, Sampler, Dataset)
+_LOADER_PART_NAMES = {"dataset", "sampler", "batch_sampler", "loader", "dataloader"}
+
+
+@contextmanager
+def preserve_state(
+    model: nn.Module,
+    optimizer: Optimizer | None = None,
+    *,
+    scaler: torch.amp.GradScaler | None = None,
+    loaders: Iterable[object] = (),
+    keep: Keep = "device",
+) -> Iterator[None]:
+    """Put model, optimizer, scaler, loaders and random states back on leaving, however the block ends.
+
+    In place and bit for bit: parameters, buffers, gradients (or their absence), `requires_grad`, train/eval
+    flags, attributes and hooks of modules, optimizer state and param groups with their keys, an
+    `optimizer.step` that a scheduler wrapped, the scaler, and all that `preserve_random_state` keeps. Tensor,
+    dict and list objects stay the same ones. What the block adds to the model or the optimizer is removed.
+
+    `keep` says where the one copy of the tensors lies meanwhile: "device" (where they are), "cpu" (main
+    memory) or "disk" (a temporary folder, one tensor at a time). Tied tensors are copied once; gradients are
+    copied only where they exist on entry. Not rewound: one-shot iterators (see `is_one_shot`), worker
+    processes that are already running, and what lies inside attributes of modules that are neither tensors,
+    generators nor built-in containers (such attributes are put back by reference).
+
+    Raises InputError for an unknown `keep`, a lazy module without its first batch, and optimizer state that
+    cannot be copied.
+    """
+    if keep not in get_args(Keep):
+        raise InputError("keep", keep, "is no place to keep a copy", 'use "device", "cpu" or "disk"')
+    for name, tensor in itertools.chain(model.named_parameters(), model.named_buffers()):
+        if is_lazy(tensor):
+            model_name = type(model).__name__
+            raise InputError(
+                "model", model_name, f"{name} is not initialised yet", "run one batch through the model first"
+            )
+    with ExitStack() as stack:
+        stack.enter_context(preserve_random_state(loaders))
+        snapshot = _Snapshot(_keeper(keep, stack))
+        for owner in (model, optimizer, scaler):
+            snapshot.add(owner)
+        # Pushed only now: a copy that fails on entry (no memory, full disk) leaves nothing to put back.
+        stack.callback(snapshot.restore)
+        yield
+
+
+@contextmanager
+def preserve_random_state(loaders: Iterable[object] = ()) -> Iterator[None]:
+    """Put random states, deterministic flags and the loaders' own generators back on leaving.
+
+    Random states: Python's `random`, NumPy's global one, torch's on the CPU, on MPS and on every CUDA device
+    (one that starts inside the block is seeded on leaving as torch would have seeded it). Flags:
+    deterministic algorithms, `cudnn.deterministic`, `cudnn.benchmark`. Of `loaders`: every torch, NumPy or
+    Python generator held by a loader, its samplers or its data set, and the attributes of loaders and
+    samplers (a sampler's epoch).
+    """
+    restores: list[Restore] = [*_global_random_states(), *_deterministic_flags()]
+    for part in _loader_parts(loaders):
+        if isinstance(part, _GENERATORS):
+            restores.append(_rewinder(part))
+        elif isinstance(part, (DataLoader, Sampler)):
+            restores.append(partial(_refill, vars(part), dict(vars(part))))
+    try:
+        yield
+    finally:
+        for restore in restores:
+            restore()
+
+
+def seed_everything(seed: int) -> None:
+    """Seed `random`, NumPy's global generator and torch on all devices; to be used in `preserve_state`."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002 - the global one is what users' data sets and transforms read
+    torch.manual_seed(seed)
+
+
+def seed_loaders(loaders: Iterable[object], seed: int) -> None:
+    """Seed every generator that the loaders, their samplers and their data sets hold, each with `seed`."""
+    for part in _loader_parts(loaders):
+        if isinstance(part, torch.Generator):
+            part.manual_seed(seed)
+        elif isinstance(part, np.random.Generator):
+            part.bit_generator.state = type(part.bit_generator)(seed % 2**32).state
+        elif isinstance(part, np.random.RandomState):
+            part.seed(seed % 2**32)
+        elif isinstance(part, random.Random):
+            part.seed(seed)
+
+
+def is_one_shot(loader: object) -> bool:
+    """Whether the loader is its own iterator (a generator, `zip`, `map`), which cannot be started again."""
+    # Asked of iterators only: iter() of a real loader starts its workers and draws a random number.
+    return isinstance(loader, Iterator) and iter(loader) is loader
+
+
+def _global_random_states() -> list[Restore]:
+    restores: list[Restore] = [
+        partial(random.setstate, random.getstate()),
+        partial(np.random.set_state, np.random.get_state()),  # noqa: NPY002
+        partial(torch.set_rng_state, torch.get_rng_state()),
+    ]
+    if torch.cuda.is_available():
+        if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+            restores.append(partial(torch.cuda.set_rng_state_all, torch.cuda.get_rng_state_all()))
+        else:  # torch.manual_seed leaves a seed that CUDA takes when it starts: the block's must not stay
+            restores.append(lambda: torch.cuda.manual_seed_all(torch.initial_seed()))
+    if torch.backends.mps.is_available():
+        restores.append(partial(torch.mps.set_rng_state, torch.mps.get_rng_state()))
+    return restores
+
+
+def _deterministic_flags() -> list[Restore]:
+    enabled = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+
+    def algorithms() -> None:
+        now = (
+            torch.are_deterministic_algorithms_enabled(),
+            torch.is_deterministic_algorithms_warn_only_enabled(),
+        )
+        if now != (enabled, warn_only):  # the call imports torch's compiler, more than a second
+            torch.use_deterministic_algorithms(enabled, warn_only=warn_only)
+
+    return [
+        algorithms,
+        partial(setattr, torch.backends.cudnn, "deterministic", torch.backends.cudnn.deterministic),
+        partial(setattr, torch.backends.cudnn, "benchmark", torch.backends.cudnn.benchmark),
+    ]
+
+
+def _loader_parts(loaders: Iterable[object]) -> list[object]:
+    """The loaders and all that they hold of loaders, samplers, data sets and generators, each once."""
+    parts: dict[int, object] = {}
+    pending = list(loaders)
+    while pending:
+        part = pending.pop()
+        if id(part) in parts:
+            continue
+        parts[id(part)] = part
+        if not isinstance(part, _GENERATORS):
+            pending += [
+                value
+                for name, value in getattr(part, "__dict__", {}).items()
+                if isinstance(value, _LOADER_PARTS) or name in _LOADER_PART_NAMES
+            ]
+    return list(parts.values())
+
+
+def _rewinder(generator: Generator) -> Restore:
+    if isinstance(generator, torch.Generator):
+        return partial(generator.set_state, generator.get_state())
+    if isinstance(generator, np.random.Generator):
+        return partial(setattr, generator.bit_generator, "state", generator.bit_generator.state)
+    if isinstance(generator, np.random.RandomState):
+        return partial(generator.set_state, generator.get_state())
+    return partial(generator.setstate, generator.getstate())
+
+
+Keeper = Callable[[torch.Tensor], Callable[[], torch.Tensor]]
+
+
+def _keeper(keep: Keep, stack: ExitStack) -> Keeper:
+    """The function that copies a tensor's values now, and returns the function that hands them out later."""
+    if keep == "disk":
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="lrsearch-state-")))
+        numbers = itertools.count()
+
+        def on_disk(values: torch.Tensor) -> Callable[[], torch.Tensor]:
+            path = folder / f"{next(numbers)}.pt"
+            # A copy, because save() of a view writes all of the memory that it looks into.
+            torch.save(values.to("cpu", copy=True), path)
+            return lambda: torch.load(path, weights_only=True)
+
+        return on_disk
+
+    def in_memory(values: torch.Tensor) -> Callable[[], torch.Tensor]:
+        held = values.clone() if keep == "device" else values.to("cpu", copy=True)
+        return lambda: held
+
+    return in_memory
+
+
+@dataclass(frozen=True)
+class _HeldTensor:
+    tensor: torch.Tensor
+    data: torch.Tensor  # shares the tensor's memory, so that a `.data` swapped in the block can be put back
+    kept: Callable[[], torch.Tensor]
+    requires_grad: bool
+    is_leaf: bool
+    grad: torch.Tensor | None
+
+    def restore(self) -> None:
+        tensor = self.tensor
+        if self.is_leaf:
+            if not tensor.is_leaf:  # a buffer that was updated with a value that has a graph
+                tensor.detach_()
+            tensor.grad = None  # it may have another dtype or device than the data that come back
+        # Through `data` and not the tensor: a graph that was built before the block stays valid.
+        _cells(self.data).copy_(self.kept())
+        tensor.data = self.data
+        if tensor.requires_grad != self.requires_grad:
+            tensor.requires_grad_(self.requires_grad)
+        if self.is_leaf:
+            tensor.grad = self.grad
+
+
+class _Snapshot:
+    """What stood where: containers with their contents, tensors with their values."""
+
+    def __init__(self, keeper: Keeper) -> None:
+        self._keeper = keeper
+        self._seen: dict[int, tuple[object, object]] = {}  # id -> (object, what is put back for it)
+        self._kept: dict[tuple[object, ...], Callable[[], torch.Tensor]] = {}
+        self._contents: list[tuple[Any, Any]] = []
+        self._restores: list[Restore] = []
+
+    def add(self, value: object, *, copy_objects: bool = False) -> object:
+        """Record `value` and all within it; return what belongs in its place on restoring.
+
+        That is `value` itself; with `copy_objects`, a deep copy of an object that we cannot look into.
+        """
+        if isinstance(value, _SCALARS):  # not remembered: a list of a million numbers is no rare attribute
+            return value
+        if id(value) in self._seen:
+            return self._seen[id(value)][1]
+        self._seen[id(value)] = (value, value)
+        if isinstance(value, torch.Tensor):
+            self._add_tensor(value)
+        elif isinstance(value, Optimizer):
+            for name in ("state", "param_groups", "defaults"):
+                self.add(getattr(value, name), copy_objects=True)
+            self.add(vars(value))
+        elif isinstance(value, nn.Module):
+            # TorchScript keeps these outside the module's __dict__.
+            for part in (*value.parameters(recurse=False), *value.buffers(recurse=False), *value.children()):
+                self.add(part)
+            # A parametrization changes the class.
+            self._restores.append(partial(object.__setattr__, value, "__class__", type(value)))
+            self._restores.append(partial(setattr, value, "training", value.training))
+            self.add(vars(value))
+        elif isinstance(value, torch.amp.GradScaler):
+            self.add(vars(value))
+        elif isinstance(value, dict):
+            self._contents.append(
+                (value, {k: self.add(v, copy_objects=copy_objects) for k, v in value.items()})
+            )
+        elif isinstance(value, (list, deque)):
+            self._contents.append((value, [self.add(v, copy_objects=copy_objects) for v in value]))
+        elif isinstance(value, set):
+            self._contents.append((value, set(value)))
+        elif isinstance(value, tuple):
+            for item in value:
+                self.add(item)
+        elif isinstance(value, _GENERATORS):
+            self._restores.append(_rewinder(value))
+        elif copy_objects and not callable(value):
+            self._seen[id(value)] = (value, _deep_copy(value))
+        return self._seen[id(value)][1]
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        """Put everything back in place."""
+        for container, contents in self._contents:
+            _refill(container, contents)
+        for restore in self._restores:
+            restore()
+
+    def _add_tensor(self, tensor: torch.Tensor) -> None:
+        grad = tensor.grad if tensor.is_leaf else None
+        if grad is not None:
+            self.add(grad)  # before its owner, so that it is whole when it is handed back
+        data = tensor.data
+        held = _HeldTensor(tensor, data, self._keep(data), tensor.requires_grad, tensor.is_leaf, grad)
+        self._restores.append(held.restore)
+
+    def _keep(self, data: torch.Tensor) -> Callable[[], torch.Tensor]:
+        cells = _cells(data)
+        # Only of a plain tensor does the address say whether two of them share their memory.
+        if type(cells) is not torch.Tensor or cells.layout is not torch.strided or not cells.data_ptr():
+            return self._keeper(cells)
+        place = (cells.device, cells.data_ptr(), cells.dtype, cells.shape, cells.stride())
+        if place not in self._kept:
+            self._kept[place] = self._keeper(cells)
+        return self._kept[place]
+
+
+def _cells(data: torch.Tensor) -> torch.Tensor:
+    """The tensor without its expanded dimensions: copy_ refuses to write one cell of memory twice."""
+    if data.layout is torch.strided:
+        for dim, (size, stride) in enumerate(zip(data.shape, data.stride(), strict=True)):
+            if stride == 0 and size > 1:
+                data = data.narrow(dim, 0, 1)
+    return data
+
+
+def _refill(container: Any, contents: Any) -> None:
+    """Give a dict, list, deque or set its former contents, in their former order."""
+    if isinstance(container, dict):
+        # By id, because keys may be tensors; cleared only where it must be, because threads may read it.
+        if list(map(id, container)) != list(map(id, contents)):
+            container.clear()
+        for key, value in contents.items():
+            container[key] = value
+        return
+    container.clear()
+    if isinstance(container, set):
+        container.update(contents)
+    else:
+        container.extend(contents)
+
+
+def _deep_copy(value: object) -> object:
+    try:
+        return copy.deepcopy(value)
+    except Exception as error:
+        kind = type(value).__name__
+        raise InputError(
+            "optimizer",
+            kind,
+            f"such state cannot be copied ({error})",
+            "give the type a __deepcopy__",
+        ) from error

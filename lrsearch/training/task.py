@@ -1,0 +1,130 @@
+"""What the user hands over: a `Task`, or a model with its optimizer, loss and loader."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from lrsearch.errors import InputError
+
+Batch = Any
+LossFunction = Callable[..., Tensor]
+StepFunction = Callable[[nn.Module, Batch], Tensor]
+Metric = Callable[[Any, Any], float | Tensor]
+
+
+@dataclass(frozen=True)
+class Task:
+    """Everything a training needs, made afresh for every seed.
+
+    ``model()`` returns a new ``nn.Module``; ``optimizer(parameters, lr)`` an optimizer over its parameters;
+    ``loss(outputs, targets)`` a scalar tensor; the loaders yield batches. Where a batch is anything but
+    ``(inputs, targets)``, ``step(model, batch)`` returns the loss instead of ``loss``.
+    ``metrics`` map a name to ``metric(outputs, targets)``; ``arguments`` are recorded as params.
+    """
+
+    model: Callable[[], nn.Module]
+    optimizer: Callable[[Iterator[nn.Parameter], float], Optimizer]
+    train_loader: Iterable[Batch]
+    loss: LossFunction | None = None
+    val_loader: Iterable[Batch] | None = None
+    test_loader: Iterable[Batch] | None = None
+    metrics: Mapping[str, Metric] = field(default_factory=dict)
+    step: StepFunction | None = None
+    name: str | None = None
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("model", "optimizer"):
+            if not callable(getattr(self, name)) or isinstance(getattr(self, name), nn.Module):
+                raise InputError(
+                    f"Task.{name}",
+                    getattr(self, name),
+                    "is not a function",
+                    "hand over a function that makes a new one, such as lambda: make_model()",
+                )
+        check_loss(self.loss, self.step)
+
+    def build(self, lr: float, device: torch.device) -> tuple[nn.Module, Optimizer]:
+        """Makes the model on `device` and its optimizer at peak learning rate `lr`."""
+        model = self.model()
+        if not isinstance(model, nn.Module):
+            raise InputError("Task.model", self.model, f"returned a {type(model).__name__}", "return an nn.Module")
+        model.to(device)
+        optimizer = self.optimizer(model.parameters(), lr)
+        return model, optimizer
+
+
+def check_loss(loss: object, step: object) -> None:
+    """Raises InputError where neither or no callable loss is given."""
+    if step is not None and not callable(step):
+        raise InputError("step", step, "is not callable", "hand over step(model, batch) -> loss")
+    if step is None and loss is not None and not callable(loss):
+        raise InputError("loss", loss, "is not callable", "hand over loss(outputs, targets), e.g. nn.CrossEntropyLoss()")
+
+
+def check_parts(model: object, loss: object, optimizer: object) -> None:
+    """Raises InputError where the optimizer does not train this model (and, where it is a module, this loss)."""
+    if not isinstance(model, nn.Module):
+        raise InputError("model", model, "is not an nn.Module", "hand over a torch.nn.Module")
+    if not isinstance(optimizer, Optimizer):
+        raise InputError(
+            "optimizer", optimizer, "is not a torch optimizer", "hand over e.g. torch.optim.SGD(model.parameters(), lr=0.1)"
+        )
+    modules = [module for module in (model, loss) if isinstance(module, nn.Module)]
+    parameters = {id(p) for module in modules for p in module.parameters()}
+    trained = [p for group in optimizer.param_groups for p in group["params"]]
+    foreign = sum(id(p) not in parameters for p in trained)
+    if foreign:
+        raise InputError(
+            "optimizer",
+            type(optimizer).__name__,
+            f"{foreign} of its {len(trained)} parameters are not the model's",
+            "build it from model.parameters()",
+        )
+    if not any(p.requires_grad for p in trained):
+        raise InputError(
+            "model",
+            type(model).__name__,
+            "no parameter of the optimizer requires a gradient",
+            "unfreeze the layers to train with requires_grad_(True)",
+        )
+    if any("initial_lr" in group for group in optimizer.param_groups) or hasattr(
+        optimizer.step, "_wrapped_by_lr_sched"
+    ):
+        raise InputError(
+            "optimizer",
+            type(optimizer).__name__,
+            "an lr scheduler is attached to it, which would move the lr during the sweep",
+            "run the range test before building the scheduler, or on a fresh optimizer",
+        )
+    if float(optimizer.param_groups[0]["lr"]) <= 0:
+        raise InputError(
+            "optimizer",
+            type(optimizer).__name__,
+            "the lr of its first group is 0, so the ratios of the groups are unknown",
+            "give it a positive lr",
+        )
+
+
+def choose_device(device: str | torch.device | None) -> torch.device:
+    """The device asked for, else the accelerator that torch finds, else the CPU."""
+    if device is None:
+        return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+    try:
+        chosen = torch.device(device)
+        torch.empty(0, device=chosen)
+    except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise InputError("device", device, reason, "use cpu, or a device that torch sees here") from error
+    return chosen
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Where the model's first parameter lies; the CPU for a model without any."""
+    return next((p.device for p in model.parameters()), torch.device("cpu"))

@@ -1,0 +1,212 @@
+"""From journals to a SQLite store, through real mirror processes."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+
+from lrsearch.tracking.folder import StudyFolder, create_folder
+from lrsearch.tracking.journal import RunJournal, read_run
+from lrsearch.tracking.records import RunStart, Tags, to_line
+from lrsearch.tracking.sync import Destination, start_mirror, sync
+from tests.tracking.runs import CHECKOUT, finished, metrics_at, record, trial
+from tests.tracking.store import Store
+
+TIMEOUT = 60.0
+
+
+def test_a_study_arrives_as_it_was_recorded(
+    folder: StudyFolder, destination: Destination, store: Store
+) -> None:
+    parent = RunJournal.create(folder, RunStart("study", "study", "study"))
+    mirror = start_mirror(folder, destination)
+    child = record(folder, 1234, trial(parent=parent.key))
+    (folder.path / "plots").mkdir()
+    (folder.path / "plots" / "curve.txt").write_text("a curve")
+    child.artifact("plots/curve.txt")
+    child.summary({"objective": 0.25})
+    child.tags({"lrsearch.winner": "true"})
+    child.end("FINISHED")
+    child.close()
+    parent.params({"schedule": "cosine"})
+    parent.end("FAILED", "Traceback: out of memory")
+    parent.close()
+    assert mirror.wait(TIMEOUT)
+
+    run = read_run(child.path)
+    recorded = list(zip(*run.metric("lr"), run.groups[0].ms, strict=True))
+    assert store.points(child.key, "lr") == recorded
+    assert (
+        len(store.points(child.key, "train/loss"))
+        == len(store.points(child.key, "train/loss_smoothed"))
+        == 1234
+    )
+    assert [value for _, value, _ in store.points(child.key, "objective")] == [0.25]
+    assert store.params(child.key) == {"lr": "0.1", "seed": "0"}
+    assert store.params(parent.key) == {"schedule": "cosine"}
+    assert store.experiment(child.key) == "lrsearch/test"
+    tags = store.tags(child.key)
+    assert (
+        tags.items()
+        >= {
+            "lrsearch.kind": "trial",
+            "lrsearch.study": "study",
+            "lrsearch.stage": "coarse",
+            "lrsearch.winner": "true",
+            "team": "vision",
+            "mlflow.user": "ada",
+            "mlflow.source.name": "train.py --lr 1",
+            "mlflow.source.git.commit": "c0ffee",
+            "mlflow.parentRunId": store.run_id(parent.key),
+            "mlflow.runName": "trial 0",
+        }.items()
+    )
+    assert (store.status(child.key), store.status(parent.key)) == ("FINISHED", "FAILED")
+    assert "out of memory" in store.tags(parent.key)["lrsearch.error"]
+    assert store.rows("SELECT name, digest FROM datasets") == [("digits", ("0123456789abcdef" * 4)[:36])]
+    assert (store.artifacts(child.key) / "plots" / "curve.txt").read_text() == "a curve"
+    assert store.artifacts(child.key).is_relative_to(store.database.parent)
+    assert run.end is not None
+    times = store.rows("SELECT start_time, end_time FROM runs WHERE run_uuid = ?", store.run_id(child.key))
+    assert times == [(run.start.started, run.end.ms)]
+    assert mirror.run_id(child.key) == store.run_id(child.key)
+    state = mirror.status()
+    assert state is not None
+    assert (state.state, state.error, state.runs[child.key].points) == ("synced", None, 3 * 1234 + 1)
+
+
+def test_everything_sent_again_is_stored_once(
+    folder: StudyFolder, destination: Destination, store: Store
+) -> None:
+    journal = finished(folder, 120)
+    rows = []
+    for _ in range(2):
+        assert start_mirror(folder, destination).wait(TIMEOUT)
+        rows.append(store.rows("SELECT * FROM metrics"))
+        folder.mirror_state.unlink()  # it remembers nothing, and sends all of it again
+    assert rows[0] == rows[1]
+    assert len(rows[0]) == 3 * 120 + 1
+    assert len(store.run_ids(journal.key)) == 1
+
+
+def test_a_killed_writer_leaves_a_killed_run_with_all_it_wrote(
+    folder: StudyFolder, destination: Destination, store: Store, tmp_path: Path
+) -> None:
+    code = f"""
+import sys, time
+from pathlib import Path
+from lrsearch.tracking.folder import StudyFolder
+from tests.tracking.runs import record
+journal = record(StudyFolder(Path({str(folder.path)!r})), 130)
+print(journal.key, flush=True)
+time.sleep(60)
+"""
+    writer = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, env=os.environ | {"PYTHONPATH": str(CHECKOUT)}
+    )
+    with writer:
+        assert writer.stdout is not None
+        key = writer.stdout.readline().decode().strip()
+        mirror = start_mirror(folder, destination)
+        assert mirror.run_id(key, TIMEOUT)
+        assert not mirror.synced()
+        writer.kill()
+    (path,) = folder.journals()
+    with path.open("ab") as file:
+        file.write(b"12345678 {half a line")
+    assert mirror.wait(TIMEOUT)
+    assert store.status(key) == "KILLED"
+    assert len(store.points(key, "lr")) == 130
+
+    with RunJournal.resume(path, folder) as again:
+        for step in range(101, 201):
+            again.point(step, metrics_at(step))
+    assert sync(folder, timeout=TIMEOUT)
+    assert store.status(key) == "FINISHED"
+    assert [step for step, _, _ in store.points(key, "lr")] == list(range(1, 201))
+
+
+def test_a_mirror_that_was_killed_is_replaced_by_sync(
+    folder: StudyFolder, destination: Destination, store: Store
+) -> None:
+    journal = record(folder, 500)
+    mirror = start_mirror(folder, destination)
+    assert mirror.run_id(journal.key, TIMEOUT)
+    os.kill(mirror.pid, signal.SIGKILL)
+    for step in range(501, 1001):
+        journal.point(step, metrics_at(step))
+    journal.end("FINISHED")
+    journal.close()
+    assert not mirror.wait(0.2)
+    assert sync(folder, timeout=TIMEOUT)
+    assert [step for step, _, _ in store.points(journal.key, "lr")] == list(range(1, 1001))
+
+
+def test_sync_fills_another_store_and_an_emptied_one(
+    folder: StudyFolder, destination: Destination, store: Store, migrated: Path, tmp_path: Path
+) -> None:
+    journal = finished(folder, 60)
+    assert start_mirror(folder, destination).wait(TIMEOUT)
+    second = Store(Path(shutil.copy(migrated, tmp_path / "second.db")))
+    assert sync(folder, second.uri, timeout=TIMEOUT)
+    assert second.rows("SELECT key, value, timestamp, step FROM metrics") == store.rows(
+        "SELECT key, value, timestamp, step FROM metrics"
+    )
+    assert second.experiment(journal.key) == "lrsearch/test"
+    shutil.copy(migrated, second.database)
+    assert sync(folder, timeout=TIMEOUT)
+    assert len(second.points(journal.key, "lr")) == 60
+
+
+def test_two_first_uses_of_one_fresh_store_both_succeed(tmp_path: Path) -> None:
+    fresh = Store(tmp_path / "mlflow.db")
+    folders = [create_folder(name, out=tmp_path / name) for name in ("a", "b")]
+    journals = [finished(folder, 40) for folder in folders]
+    mirrors = [start_mirror(folder, Destination(fresh.uri, "lrsearch/same")) for folder in folders]
+    assert [mirror.wait(TIMEOUT) for mirror in mirrors] == [True, True]
+    assert [len(fresh.points(journal.key, "lr")) for journal in journals] == [40, 40]
+    assert fresh.rows("SELECT count(*) FROM experiments WHERE name = 'lrsearch/same'") == [(1,)]
+
+
+def test_what_mlflow_refuses_is_left_out_and_said(
+    folder: StudyFolder, destination: Destination, store: Store
+) -> None:
+    journal = record(
+        folder, 60, trial(params={"good": 1, "bad=name?": 2, "long": "x" * 7000, "half": "\ud800"})
+    )
+    journal.end("FINISHED")
+    journal.close()
+    mirror = start_mirror(folder, destination)
+    assert mirror.wait(TIMEOUT)
+    assert store.params(journal.key) == {"good": "1", "long": "x" * 6000, "half": "?"}
+    assert len(store.points(journal.key, "lr")) == 60
+    state = mirror.status()
+    assert state is not None
+    assert "bad=name?" in (state.error or "")
+
+
+def test_a_damaged_block_and_a_forged_file_name_cost_nothing_else(
+    folder: StudyFolder, destination: Destination, store: Store, tmp_path: Path
+) -> None:
+    (tmp_path / "secret.txt").write_text("secret")
+    journal = finished(folder, 150)
+    forged = b'{"type":"artifact","path":"../secret.txt"}'
+    lines = journal.path.read_bytes().splitlines(keepends=True)
+    lines[3] = lines[3].replace(b"points", b"pointz")
+    lines.insert(2, b"%08x %s\n" % (zlib.crc32(forged), forged))
+    journal.path.write_bytes(b"".join(lines))
+    (folder.journal / "headless.jsonl").write_bytes(to_line(Tags({"a": "b"})))
+    os.utime(folder.journal / "headless.jsonl", (1, 1))
+    assert start_mirror(folder, destination).wait(TIMEOUT)
+    assert len(store.points(journal.key, "lr")) == 100
+    assert store.status(journal.key) == "FINISHED"
+    assert not list(store.database.parent.glob("mlruns/**/secret.txt"))
+    told = folder.mirror_log.read_text()
+    assert "is damaged" in told
+    assert "headless.jsonl has no beginning" in told
+    assert "not a file inside" in told
