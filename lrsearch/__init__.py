@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from lrsearch.errors import LrsearchError as LrsearchError
     from lrsearch.errors import RecordError as RecordError
     from lrsearch.errors import TrackingError as TrackingError
-    from lrsearch.errors import TrainingError as TrainingError
     from lrsearch.search.range_test import range_test as range_test
     from lrsearch.search.range_test_result import RangeTest as RangeTest
     from lrsearch.search.range_test_result import load as load
@@ -28,7 +27,6 @@ _HOMES = {
     "Suggestion": "core.suggest",
     "Task": "training.task",
     "TrackingError": "errors",
-    "TrainingError": "errors",
     "load": "search.range_test_result",
     "preserve_state": "training.state",
     "range_test": "search.range_test",

@@ -21,10 +21,6 @@ class InputError(LrsearchError, ValueError):
         super().__init__(f"{argument}={_shown(value)}: {problem}; {mend}")
 
 
-class TrainingError(LrsearchError):
-    """The user's model, loss or loader failed while it was being trained."""
-
-
 class RecordError(LrsearchError):
     """The local record of a run cannot be written or read."""
 

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 
 WINDOW_DECADES = 0.25
-"""Width of the window over which raw losses are judged: the same stretch of lr whatever the number of steps."""
+"""Width of the window over which raw losses are judged: the same stretch of lr whatever the number of
+steps.
+"""
 WINDOW_POINTS = 5
 """A window never holds fewer points, so that its median outvotes two outliers."""
 SKIP_START, SKIP_END = 10, 5
@@ -85,9 +87,10 @@ def windowed_median(losses: Array, spans: NDArray[np.intp]) -> Array:
 class RangeTestCurve:
     """One sweep: the lr and the raw loss of every step that gave a finite loss.
 
-    `lrs` are the planned learning rates of the whole sweep, shape (planned steps,); `losses` the recorded ones, shape (steps,),
-    loss i taken at lrs[i]. `stopped_at` is the step (counted from 1) that ended the sweep early and `stop_reason` why:
-    ``not_finite``, ``rose`` (the loss rose for good), ``4x`` (the classic rule), or another text; both None at its end.
+    `lrs` are the planned learning rates of the whole sweep, shape (planned steps,); `losses` the recorded
+    ones, shape (steps,), loss i taken at lrs[i]. `stopped_at` is the step (counted from 1) that ended the
+    sweep early and `stop_reason` why: ``not_finite``, ``rose`` (the loss rose for good), ``4x`` (the classic
+    rule), or another text; both None at its end.
     """
 
     lrs: Array
@@ -122,7 +125,9 @@ class RangeTestCurve:
 
     @cached_property
     def smoothed(self) -> Array:
-        """The classic running average of the losses, shape (steps,). It lags: no rule but minimum/10 reads it."""
+        """The classic running average of the losses, shape (steps,). It lags: no rule but minimum/10 reads
+        it.
+        """
         return smooth(self.losses, self.smoothing)
 
     @cached_property
@@ -131,7 +136,9 @@ class RangeTestCurve:
         return windowed_median(self.losses, windows(self.recorded_lrs))
 
     def columns(self) -> dict[str, Any]:
-        """One value a step: step, seed, lr, loss, loss_smoothed (the running average), loss_median (the windowed median)."""
+        """One value a step: step, seed, lr, loss, loss_smoothed (the running average), loss_median (the
+        windowed median).
+        """
         return {
             "step": list(range(1, self.steps + 1)),
             "seed": [self.seed] * self.steps,

@@ -12,7 +12,9 @@ Stop = Literal["auto", "4x", "none"]
 Spacing = Literal["log", "linear"]
 Precision = Literal["32", "16", "bf16"]
 
-_LearningRate = Annotated[float, Field(gt=0, allow_inf_nan=False, description="give a finite lr above 0, e.g. 1e-7")]
+_LearningRate = Annotated[
+    float, Field(gt=0, allow_inf_nan=False, description="give a finite lr above 0, e.g. 1e-7")
+]
 
 _STEPS_OF_AN_UNKNOWN_EPOCH = 300
 """Enough for an edge that no longer moves with the number of steps, few enough for a slow model."""
@@ -25,20 +27,28 @@ class SweepPlan(BaseModel):
 
     min_lr: _LearningRate = 1e-7
     max_lr: _LearningRate = 10.0
-    steps: Annotated[int, Field(ge=10, description="give at least 10 steps; 100 to 1,000 are usual")] | None = None
+    steps: (
+        Annotated[int, Field(ge=10, description="give at least 10 steps; 100 to 1,000 are usual")] | None
+    ) = None
     spacing: Spacing = Field("log", description="choose 'log' or 'linear'")
-    smoothing: float = Field(0.98, ge=0, lt=1, description="give a number from 0 (no smoothing) to below 1, e.g. 0.98")
+    smoothing: float = Field(
+        0.98, ge=0, lt=1, description="give a number from 0 (no smoothing) to below 1, e.g. 0.98"
+    )
     repeats: int = Field(1, ge=1, description="give the number of seeds, at least 1")
     seed: int = Field(0, ge=0, lt=2**32, description="give a whole number from 0 to 2**32 - 1")
     stop: Stop = Field("auto", description="choose 'auto', '4x' or 'none'")
     accumulate: int = Field(1, ge=1, description="give the number of batches a step, at least 1")
-    clip: Annotated[float, Field(gt=0, description="give the largest gradient norm, above 0, or None")] | None = None
+    clip: (
+        Annotated[float, Field(gt=0, description="give the largest gradient norm, above 0, or None")] | None
+    ) = None
     precision: Precision = Field("32", description="choose '32', '16' or 'bf16'")
 
     @model_validator(mode="after")
     def _range_is_not_empty(self) -> Self:
         if self.min_lr >= self.max_lr:
-            raise InputError("min_lr", self.min_lr, f"is not below max_lr={self.max_lr}", "swap them or widen the range")
+            raise InputError(
+                "min_lr", self.min_lr, f"is not below max_lr={self.max_lr}", "swap them or widen the range"
+            )
         return self
 
     def steps_for(self, batches: int | None) -> int:
@@ -67,14 +77,19 @@ def validated(plan: type[_Plan], **values: Any) -> _Plan:
             raise cause from None
         name = str(first["loc"][0])
         if name not in plan.model_fields:
-            raise InputError(name, first["input"], "is unknown", f"choose from {', '.join(plan.model_fields)}") from None
+            raise InputError(
+                name, first["input"], "is unknown", f"choose from {', '.join(plan.model_fields)}"
+            ) from None
         problem = first["msg"][0].lower() + first["msg"][1:]
         raise InputError(name, first["input"], problem, _mend(plan, name)) from None
 
 
 def _mend(plan: type[BaseModel], name: str) -> str:
     field = plan.model_fields[name]
-    described = [field.description, *(getattr(part, "description", None) for part in _parts(field.annotation, field.metadata))]
+    described = [
+        field.description,
+        *(getattr(part, "description", None) for part in _parts(field.annotation, field.metadata)),
+    ]
     return next((text for text in described if text), "see the documentation of this argument")
 
 

@@ -11,20 +11,24 @@ from lrsearch.core.curve import Array, RunningAverage, windows
 _LEARN = 10
 """Losses that tell the level and the spread before the lr has done anything."""
 _CHECKS = 200
-"""The windowed rule is asked this often a sweep: often enough to stop in time, rarely enough to cost nothing."""
+"""The windowed rule is asked this often a sweep: often enough to stop in time, rarely enough to cost
+nothing.
+"""
 
 
 class StopRule(Protocol):
     """Asked with each loss in turn; a text is the reason to stop."""
 
-    def __call__(self, loss: float) -> str | None: ...
+    def __call__(self, loss: float) -> str | None:
+        """Takes the next loss."""
 
 
 class Classic:
-    """Stops with reason ``4x`` when the smoothed loss exceeds four times its minimum, from the second step on.
+    """Stops with reason ``4x`` when the smoothed loss exceeds four times its minimum, from the second step
+    on.
 
-    ``smoothed_i > 4 * min(smoothed)``; holds for positive losses only, so it never fires while the minimum is not positive.
-    Source: Gugger 2018.
+    ``smoothed_i > 4 * min(smoothed)``; holds for positive losses only, so it never fires while the minimum is
+    not positive. Source: Gugger 2018.
     """
 
     def __init__(self, beta: float) -> None:
@@ -42,10 +46,11 @@ class Classic:
 class Rose:
     """Stops with reason ``rose`` when the loss has risen for good; holds for negative and offset losses too.
 
-    It reads raw losses only. The first ten give the initial level m0 (their median) and the spread s (1.4826 times their median
-    absolute deviation). The sweep ends when the median of the latest window lies above ``m0 + max(m0 - lowest, 10 * s, 0.001 * |m0|)``: by then the
-    loss has regained what it had fallen twice over, so the edge, where half of the fall is regained, lies behind.
-    Adding a constant to the loss changes nothing but the last of the three terms, which only guards against rounding.
+    It reads raw losses only. The first ten give the initial level m0 (their median) and the spread s (1.4826
+    times their median absolute deviation). The sweep ends when the median of the latest window lies above
+    ``m0 + max(m0 - lowest, 10 * s, 0.001 * |m0|)``: by then the loss has regained what it had fallen twice
+    over, so the edge, where half of the fall is regained, lies behind. Adding a constant to the loss changes
+    nothing but the last of the three terms, which only guards against rounding.
     """
 
     def __init__(self, lrs: Array) -> None:

@@ -21,11 +21,15 @@ RULES = ("walls", "minimum", "steepest", "valley")
 _FEWEST_POINTS = 20
 _SLOPE_DECADES = 1.0
 _DISAGREEMENT = 15.0
-"""Rules further apart than this factor read different things into the curve; on real curves 95% lie within 11."""
+"""Rules further apart than this factor read different things into the curve; on real curves 95% lie within
+11.
+"""
 
 
 _NARROWEST_BRACKET = 10**1.5
-"""The optimum lies within about one and a half decades below the edge (Smith 2015), also where a short sweep fell late."""
+"""The optimum lies within about one and a half decades below the edge (Smith 2015), also where a short sweep
+fell late.
+"""
 
 
 @dataclass(frozen=True)
@@ -67,9 +71,10 @@ class Suggestion:
 class Shape:
     """The valley of a curve, read from windowed medians of raw losses.
 
-    `initial` and `lowest` are loss levels, `bottom` the index of the lowest. `descent` is the lr at which the loss had fallen half of the way from
-    initial to lowest; `edge` the lowest lr past the bottom at which half of that fall is regained, or the loss is no longer finite; None where neither happened.
-    `falls` and `rises` say whether the change stands out from the noise.
+    `initial` and `lowest` are loss levels, `bottom` the index of the lowest. `descent` is the lr at which the
+    loss had fallen half of the way from initial to lowest; `edge` the lowest lr past the bottom at which half
+    of that fall is regained, or the loss is no longer finite; None where neither happened. `falls` and
+    `rises` say whether the change stands out from the noise.
     """
 
     initial: float
@@ -84,8 +89,9 @@ class Shape:
 def read_shape(curve: RangeTestCurve) -> Shape:
     """Finds the valley's two walls.
 
-    A fall or rise stands out where it exceeds the resolution of a 32-bit loss and four standard errors of the difference between the
-    median of the first ten losses and that of a window: each has 1.25 * s / sqrt(its points), s the noise of one loss (see `_noise`).
+    A fall or rise stands out where it exceeds the resolution of a 32-bit loss and four standard errors of the
+    difference between the median of the first ten losses and that of a window: each has 1.25 * s / sqrt(its
+    points), s the noise of one loss (see `_noise`).
     """
     median = curve.median
     lrs = curve.recorded_lrs
@@ -94,7 +100,9 @@ def read_shape(curve: RangeTestCurve) -> Shape:
     bottom = int(np.argmin(median))
     lowest = float(median[bottom])
     half = (initial + lowest) / 2
-    noise = _noise(curve.losses[: max(bottom + 1, _FEWEST_POINTS)])  # a bottom at the very start leaves no loss to judge by
+    noise = _noise(
+        curve.losses[: max(bottom + 1, _FEWEST_POINTS)]
+    )  # a bottom at the very start leaves no loss to judge by
     points = int(spans[bottom, 1] - spans[bottom, 0])
     threshold = max(4 * 1.25 * noise * math.sqrt(1 / SKIP_START + 1 / points), 1e-5 * abs(initial))
     falls = initial - lowest > threshold
@@ -117,12 +125,16 @@ def read_shape(curve: RangeTestCurve) -> Shape:
 
 
 def _noise(losses: Array) -> float:
-    """Standard deviation of one loss, 1.4826 * median |loss_{i+1} - loss_i| / sqrt(2): neighbours share their level, whatever the trend."""
+    """Standard deviation of one loss, 1.4826 * median |loss_{i+1} - loss_i| / sqrt(2): neighbours share their
+    level, whatever the trend.
+    """
     return 1.4826 * float(np.median(np.abs(np.diff(losses)))) / math.sqrt(2)
 
 
 def minimum_rule(curve: RangeTestCurve) -> float:
-    """A tenth of the lr of the smoothed loss's minimum, skips applied: the classical answer. Source: Gugger 2018."""
+    """A tenth of the lr of the smoothed loss's minimum, skips applied: the classical answer. Source: Gugger
+    2018.
+    """
     shown = curve.smoothed[SKIP_START:-SKIP_END]
     return float(curve.lrs[SKIP_START + int(np.argmin(shown))]) / 10
 
@@ -134,15 +146,17 @@ def steepest_rule(curve: RangeTestCurve, bottom: int) -> float:
     """
     x = np.log(curve.recorded_lrs)
     spans = windows(curve.recorded_lrs, decades=_SLOPE_DECADES)
-    slopes = [np.polyfit(x[a:b] - x[i], curve.losses[a:b], 1)[0] for i, (a, b) in enumerate(spans[: bottom + 1])]
+    slopes = [np.polyfit(x[a:b] - x[a], curve.losses[a:b], 1)[0] for a, b in spans[: bottom + 1].tolist()]
     return float(curve.lrs[int(np.argmin(slopes))])
 
 
 def valley_rule(curve: RangeTestCurve, shape: Shape) -> float:
-    """The lr halfway down the longest decreasing run of windowed medians, from s to e: index s + (e - s)//3 + (e - s)//6.
+    """The lr halfway down the longest decreasing run of windowed medians, from s to e: index s + (e - s)//3 +
+    (e - s)//6.
 
-    Looked for between the last lr at which less than a tenth of the fall was done and the bottom, for in the noise of a flat start there are
-    long decreasing subsequences too. Source: fastai's default rule, there on the smoothed loss and the whole curve.
+    Looked for between the last lr at which less than a tenth of the fall was done and the bottom, for in the
+    noise of a flat start there are long decreasing subsequences too. Source: fastai's default rule, there on
+    the smoothed loss and the whole curve.
     """
     median = curve.median[: shape.bottom + 1]
     begun = np.flatnonzero(median >= shape.initial - 0.1 * (shape.initial - shape.lowest))
@@ -171,12 +185,14 @@ def _longest_decrease(values: Array) -> tuple[int, int]:
 
 
 def walls_rule(descent: float, edge: float, bottom: float) -> float:
-    """A third of the way, in log lr, between the valley's walls: ``descent**(2/3) * edge**(1/3)``, at most half of the bottom's lr.
+    """A third of the way, in log lr, between the valley's walls: ``descent**(2/3) * edge**(1/3)``, at most
+    half of the bottom's lr.
 
-    The walls are crossings of steep slopes at half their depth, which noise moves little, while it moves the place of a broad minimum far. The
-    cap is for short sweeps, which fall late and see the edge late. Full trainings of 33 small nets on two data sets: the share of the
-    achievable improvement lost is 0.9% on average and 2.1% in the 90th percentile (minimum/10: 1.8% and 4.7%), and five seeds are a
-    factor 1.3 apart (1.8).
+    The walls are crossings of steep slopes at half their depth, which noise moves little, while it moves the
+    place of a broad minimum far. The cap is for short sweeps, which fall late and see the edge late. Full
+    trainings of 33 small nets on two data sets: the share of the achievable improvement lost is 0.9% on
+    average and 2.1% in the 90th percentile (minimum/10: 1.8% and 4.7%), and five seeds are a factor 1.3 apart
+    (1.8).
     """
     return float(min(descent ** (2 / 3) * edge ** (1 / 3), bottom / 2))
 
@@ -186,17 +202,27 @@ def suggest(curve: RangeTestCurve) -> Suggestion:
     if curve.steps < _FEWEST_POINTS:
         mend = f"give at least {_FEWEST_POINTS} steps"
         if curve.stopped_at is not None:
-            mend = f"the sweep ended at lr {curve.lrs[curve.stopped_at - 1]:.2g} already: lower min_lr, or give more steps"
-        return _no_number("too_few_points", f"{curve.steps} finite losses are too few to tell a fall from noise; {mend}")
+            mend = f"the sweep ended at lr {curve.lrs[curve.stopped_at - 1]:.2g}: lower min_lr, or give more steps"
+        return _no_number(
+            "too_few_points", f"{curve.steps} finite losses are too few to tell a fall from noise; {mend}"
+        )
     shape = read_shape(curve)
     span = f"{curve.recorded_lrs[0]:.2g} to {curve.recorded_lrs[-1]:.2g}"
     if shape.descent is None:
         if shape.rises:
             return _no_number(
-                "only_rising", f"from lr {span} the loss never fell below its start and then rose; lower min_lr, or check the data"
+                "only_rising",
+                f"from lr {span} the loss never fell, and then rose; lower min_lr, or check the data",
             )
-        return _no_number("flat", f"from lr {span} the loss moved no more than its noise; raise max_lr, or check that the model can learn")
-    rules = {"minimum": minimum_rule(curve), "steepest": steepest_rule(curve, shape.bottom), "valley": valley_rule(curve, shape)}
+        return _no_number(
+            "flat",
+            f"from lr {span} the loss moved no more than its noise; raise max_lr, or check the model",
+        )
+    rules = {
+        "minimum": minimum_rule(curve),
+        "steepest": steepest_rule(curve, shape.bottom),
+        "valley": valley_rule(curve, shape),
+    }
     fall = f"the loss fell from {shape.initial:.3g} to {shape.lowest:.3g}"
     if shape.edge is None:
         reason = f"{fall} and never regained half of that up to lr {curve.recorded_lrs[-1]:.2g}; raise max_lr"
@@ -229,7 +255,7 @@ def combine(suggestions: Sequence[Suggestion]) -> Suggestion:
     bracket = Bracket(_middle([b.low for b in walls]), _middle([b.high for b in walls if b.high is not None]))
     lrs = [s.rules[RULES[0]] for s in numbered]
     reason = (
-        f"median of {len(numbered)} curves of {len(suggestions)}, each between {min(lrs):.2g} and {max(lrs):.2g}; "
+        f"median of {len(numbered)} curves of {len(suggestions)}, from {min(lrs):.2g} to {max(lrs):.2g}; "
         f"the loss regained half of its fall by lr {bracket.high:.2g}"
     )
     combined = _with_verdict(rules, bracket, reason)

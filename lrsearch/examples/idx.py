@@ -21,7 +21,8 @@ _UNSIGNED_BYTE = 8
 def read_images(name: str, places: Sequence[str], mend: str) -> tuple[TensorDataset, TensorDataset]:
     """Training and test set of the MNIST family: images float32 [n, 784] from 0 to 1, labels int64 [n].
 
-    Looked for in ``$LRSEARCH_DATA/<name>``, then in `places`. Raises InputError with the `mend` where it is missing or damaged.
+    Looked for in ``$LRSEARCH_DATA/<name>``, then in `places`. Raises InputError with the `mend` where it is
+    missing or damaged.
     """
     folder = _find_folder(name, places, mend)
     train, test = (
@@ -42,7 +43,10 @@ def _find_folder(name: str, places: Sequence[str], mend: str) -> Path:
             return folder
     searched = " and ".join(str(folder) for folder in candidates) or "nowhere, for LRSEARCH_DATA is not set"
     raise InputError(
-        "task", name, f"its files are missing (searched: {searched})", f"{mend}, or put them into $LRSEARCH_DATA/{name}"
+        "task",
+        name,
+        f"its files are missing (searched: {searched})",
+        f"{mend}, or put them into $LRSEARCH_DATA/{name}",
     )
 
 

@@ -15,7 +15,9 @@ def task(
     batch_norm: bool = False,
 ) -> Task:
     """A net 784-hidden-10 on all training images, validated on the 10,000 test images."""
-    train, val = read_images("mnist", places=[], mend="download the four files of the original MNIST distribution")
+    train, val = read_images(
+        "mnist", places=[], mend="download the four files of the original MNIST distribution"
+    )
     return mlp_task(
         "mnist",
         train,

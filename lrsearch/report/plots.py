@@ -1,4 +1,6 @@
-"""Every plot; the only module that imports matplotlib. Functions take axes, draw what they are given, and return the axes."""
+"""Every plot; the only module that imports matplotlib. Functions take axes, draw what they are given, and
+return the axes.
+"""
 
 from __future__ import annotations
 
@@ -45,9 +47,11 @@ def save(ax: Axes, path: Path) -> None:
 def plot_range_test(
     curves: Sequence[RangeTestCurve], suggestion: Suggestion, title: str, ax: Axes | None = None
 ) -> Axes:
-    """Loss against lr: raw points, their running average and windowed median, every rule's lr, the bracket and the edge.
+    """Loss against lr: raw points, their running average and windowed median, every rule's lr, the bracket
+    and the edge.
 
-    The first ten and the last five points of each curve are left out of view. Draws on `ax`, or on a new pyplot figure.
+    The first ten and the last five points of each curve are left out of view. Draws on `ax`, or on a new
+    pyplot figure.
     """
     ax = new_axes() if ax is None else ax
     ax.set_xscale("log")
@@ -58,7 +62,7 @@ def plot_range_test(
         ax.plot(lrs, median, "-", color=_LINE, linewidth=1.8, label="windowed median" if i == 0 else None)
     _limits(ax, curves)
     _mark_bracket(ax, suggestion)
-    _mark_rules(ax, curves[0], suggestion)
+    _mark_rules(ax, suggestion)
     ax.set_xlabel("learning rate")
     ax.set_ylabel("training loss")
     ax.xaxis.set_major_locator(LogLocator(base=10, numticks=12))
@@ -102,7 +106,7 @@ def _mark_bracket(ax: Axes, suggestion: Suggestion) -> None:
     ax.set_xlim(limits)
 
 
-def _mark_rules(ax: Axes, curve: RangeTestCurve, suggestion: Suggestion) -> None:
+def _mark_rules(ax: Axes, suggestion: Suggestion) -> None:
     if suggestion.lr is not None:
         ax.axvline(suggestion.lr, color=_ACCENT, linewidth=1.8)
     height: Any = ax.get_xaxis_transform()

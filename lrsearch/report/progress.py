@@ -16,7 +16,8 @@ _REFRESH_S = 0.1
 class SweepProgress:
     """Shows the sweep's steps, lr and loss; used as a context manager.
 
-    It draws in a terminal only, at most ten times a second, from the thread that trains: it costs the training nothing in between.
+    It draws in a terminal only, at most ten times a second, from the thread that trains: it costs the
+    training nothing in between.
     """
 
     def __init__(self, repeats: int) -> None:

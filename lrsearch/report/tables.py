@@ -30,13 +30,25 @@ def range_test_rows(curves: Sequence[RangeTestCurve], suggestion: Suggestion) ->
     bracket = suggestion.bracket
     shown = "–" if bracket is None else f"{format_lr(bracket.low)} … {format_lr(bracket.high)}"
     rows = [
-        ("suggested lr", format_lr(suggestion.lr), f"rule {suggestion.rule}" if suggestion.lr else "no number is better than a made-up one"),
+        (
+            "suggested lr",
+            format_lr(suggestion.lr),
+            f"rule {suggestion.rule}" if suggestion.lr else "no number is better than a made-up one",
+        ),
         ("verdict", suggestion.verdict, suggestion.reason),
         ("bracket", shown, "where to search; its upper end is the edge"),
     ]
-    rows += [(f"  {name}", format_lr(suggestion.rules[name]), _RULE_READS[name]) for name in RULES if name in suggestion.rules]
+    rows += [
+        (f"  {name}", format_lr(suggestion.rules[name]), _RULE_READS[name])
+        for name in RULES
+        if name in suggestion.rules
+    ]
     for curve in curves:
-        ended = f"stopped at step {curve.stopped_at}: {curve.stop_reason}" if curve.stopped_at else "ran to its end"
+        ended = (
+            f"stopped at step {curve.stopped_at}: {curve.stop_reason}"
+            if curve.stopped_at
+            else "ran to its end"
+        )
         rows.append((f"seed {curve.seed}", f"{curve.steps} steps", ended))
     return rows
 
@@ -47,7 +59,9 @@ def range_test_table(curves: Sequence[RangeTestCurve], suggestion: Suggestion, t
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=Text(f"range test of {task}"), box=SIMPLE_HEAD, show_header=False, title_justify="left")
+    table = Table(
+        title=Text(f"range test of {task}"), box=SIMPLE_HEAD, show_header=False, title_justify="left"
+    )
     table.add_column(no_wrap=True)
     table.add_column(no_wrap=True, style="bold")
     table.add_column(style="dim")
@@ -63,8 +77,3 @@ def range_test_html(curves: Sequence[RangeTestCurve], suggestion: Suggestion, ta
         for row in range_test_rows(curves, suggestion)
     )
     return f"<table><caption>range test of {html.escape(task)}</caption><tbody>{rows}</tbody></table>"
-
-
-def suggestion_html(suggestion: Suggestion) -> str:
-    """A suggestion alone, for a notebook."""
-    return range_test_html([], suggestion, "a curve")

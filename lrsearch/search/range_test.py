@@ -56,20 +56,24 @@ def range_test(
 ) -> RangeTest:
     """Trains while the lr rises from `min_lr` to `max_lr`, and reads a learning rate off the losses.
 
-    Takes a model with its optimizer, loss and loader, or a `Task` alone. The model, the optimizer, the loader's generator and all
-    random states are put back bit for bit, whatever happens.
+    Takes a model with its optimizer, loss and loader, or a `Task` alone. The model, the optimizer, the
+    loader's generator and all random states are put back bit for bit, whatever happens.
 
-    `steps` updates, by default one epoch, at least 100 and at most 1,000. `spacing` of the lrs is ``log`` or ``linear``; `smoothing` is the
-    running average's beta. `repeats` seeds, from `seed` on, give several curves and one answer: with a model they vary the order of the data
-    and the dropout, with a Task the initial weights too. `stop` ends the sweep early: ``auto`` once the loss has risen for good, ``4x`` by the classic rule,
-    or ``none``; a loss that is not finite always ends it. `accumulate` batches make one update; `clip` limits the gradient's norm;
-    `precision` is ``32``, ``16`` (autocast and a GradScaler) or ``bf16``. A `step(model, batch)` returns the loss where batches are
-    not ``(inputs, targets)``. Several param groups keep the ratios of their lrs; lr is the first group's.
+    `steps` updates, by default one epoch, at least 100 and at most 1,000. `spacing` of the lrs is ``log`` or
+    ``linear``; `smoothing` is the running average's beta. `repeats` seeds, from `seed` on, give several
+    curves and one answer: with a model they vary the order of the data and the dropout, with a Task the
+    initial weights too. `stop` ends the sweep early: ``auto`` once the loss has risen for good, ``4x`` by the
+    classic rule, or ``none``; a loss that is not finite always ends it. `accumulate` batches make one update;
+    `clip` limits the gradient's norm; `precision` is ``32``, ``16`` (autocast and a GradScaler) or ``bf16``.
+    A `step(model, batch)` returns the loss where batches are not ``(inputs, targets)``. Several param groups
+    keep the ratios of their lrs; lr is the first group's.
 
-    With `tracking` the record goes to a folder of its own (`out`, else below ``LRSEARCH_HOME``) and from there to MLflow, without the training waiting for it.
-    `keep` says where the copy of the model's state lies meanwhile: ``device``, ``cpu`` or ``disk``. `progress` shows a bar in a terminal.
+    With `tracking` the record goes to a folder of its own (`out`, else below ``LRSEARCH_HOME``) and from
+    there to MLflow, without the training waiting for it. `keep` says where the copy of the model's state lies
+    meanwhile: ``device``, ``cpu`` or ``disk``. `progress` shows a bar in a terminal.
 
-    Raises InputError for a wrong argument, before any training; what the model or the loader raise in mid-sweep passes through.
+    Raises InputError for a wrong argument, before any training; what the model or the loader raise in
+    mid-sweep passes through.
     """
     plan = validated(
         SweepPlan,
@@ -114,7 +118,9 @@ def range_test(
             record.finish(curves, suggestion)
     if record is None:
         return RangeTest(curves, suggestion, task=name)
-    return RangeTest(curves, suggestion, task=name, folder=record.folder, mirror=record.mirror, key=record.key)
+    return RangeTest(
+        curves, suggestion, task=name, folder=record.folder, mirror=record.mirror, key=record.key
+    )
 
 
 def _subject(
@@ -132,7 +138,9 @@ def _subject(
                 raise InputError(argument, value, "is given beside a Task, which has its own", "leave it out")
         return Fresh(model)
     if optimizer is None:
-        raise InputError("optimizer", None, "is missing", "hand over model, optimizer, loss and train_loader, or a Task")
+        raise InputError(
+            "optimizer", None, "is missing", "hand over model, optimizer, loss and train_loader, or a Task"
+        )
     if train_loader is None:
         raise InputError("train_loader", None, "is missing", "hand over a DataLoader")
     return Parts(model, optimizer, loss, train_loader, step, keep)

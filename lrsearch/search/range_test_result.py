@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from lrsearch.core.curve import RangeTestCurve
 from lrsearch.core.suggest import Suggestion
 from lrsearch.errors import RecordError
+from lrsearch.tracking import destination as destinations
 from lrsearch.tracking.folder import StudyFolder, find_folder
 from lrsearch.tracking.sync import Mirror
 
@@ -46,10 +47,15 @@ class RangeTest:
 
     @property
     def run_id(self) -> str | None:
-        """MLflow's id of the run; waits up to a minute for the mirror, None where it is pending still or tracking is off."""
+        """MLflow's id of the run; waits up to a minute for the mirror, None where it is pending still or
+        tracking is off.
+        """
+        return self._run_id(timeout=_RUN_ID_TIMEOUT_S)
+
+    def _run_id(self, timeout: float) -> str | None:
         if self.mirror is None or self.key is None:
             return None
-        return self.mirror.run_id(self.key, timeout=_RUN_ID_TIMEOUT_S)
+        return self.mirror.run_id(self.key, timeout)
 
     @property
     def tracking(self) -> str:
@@ -58,8 +64,16 @@ class RangeTest:
             return "off"
         return "synced" if self.mirror.synced() else "pending"
 
+    @property
+    def tracking_uri(self) -> str | None:
+        """The MLflow server that the record goes to, without its password; None without tracking."""
+        destination = self.folder and destinations.load(self.folder)
+        return destination.redacted().tracking_uri if destination else None
+
     def plot(self, ax: Axes | None = None) -> Axes:
-        """Draws loss against lr, with the suggestion and the bracket, on `ax` or a new figure; returns the axes."""
+        """Draws loss against lr, with the suggestion and the bracket, on `ax` or a new figure; returns the
+        axes.
+        """
         from lrsearch.report.plots import plot_range_test
 
         return plot_range_test(self.curves, self.suggestion, title=self.task, ax=ax)
@@ -71,10 +85,13 @@ class RangeTest:
         return pd.concat([curve.to_frame() for curve in self.curves], ignore_index=True)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON; absent values are None."""
+        """Plain JSON; absent values are None, and so is a run_id that is pending still."""
         found = self.suggestion.to_dict()
         return {
-            **{name: found[name] for name in ("lr", "rule", "bracket", "verdict", "reason", "rules", "spread")},
+            **{
+                name: found[name]
+                for name in ("lr", "rule", "bracket", "verdict", "reason", "rules", "spread")
+            },
             "task": self.task,
             "steps": self.steps,
             "stopped_at": self.curves[0].stopped_at if len(self.curves) == 1 else None,
@@ -89,6 +106,7 @@ class RangeTest:
             ],
             "name": self.folder and self.folder.name,
             "folder": self.folder and str(self.folder.path),
+            "run_id": self._run_id(timeout=0),
             "tracking": self.tracking,
         }
 
@@ -104,7 +122,9 @@ def load_range_test(folder: StudyFolder) -> RangeTest:
     try:
         values: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         curves = tuple(RangeTestCurve.from_dict(curve) for curve in values["curves"])
-        return RangeTest(curves, Suggestion.from_dict(values["suggestion"]), task=values["task"], folder=folder)
+        return RangeTest(
+            curves, Suggestion.from_dict(values["suggestion"]), task=values["task"], folder=folder
+        )
     except FileNotFoundError:
         raise RecordError(f"{folder.name}: no finished range test there ({path} is missing)") from None
     except (OSError, ValueError, KeyError, TypeError) as error:

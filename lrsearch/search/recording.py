@@ -24,8 +24,8 @@ STAGE = "range-test"
 class RangeTestRecord:
     """Records one range test; used as a context manager, which ends its runs as they ended.
 
-    Nothing is written before the first finite loss, so that a wrong input leaves no run behind. A single seed's points stand in the range test's own
-    run; of several seeds each has a run of its own below it.
+    Nothing is written before the first finite loss, so that a wrong input leaves no run behind. A single
+    seed's points stand in the range test's own run; of several seeds each has a run of its own below it.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class RangeTestRecord:
         self._facts: dict[str, Any] = {}
         self._steps = 0
 
-    def begin(self, seed: int, steps: int, facts: dict[str, Any]) -> None:
+    def begin(self, seed: int, steps: int, facts: dict[str, Any]) -> None:  # noqa: ARG002
         """A seed's sweep is about to begin."""
         self._facts, self._steps, self._seed = facts, steps, None
         self._average = RunningAverage(self._plan.smoothing)
@@ -74,8 +74,8 @@ class RangeTestRecord:
         bracket = suggestion.bracket
         summary = {
             "suggested_lr": suggestion.lr,
-            "bracket_low": bracket and bracket.low,
-            "bracket_high": bracket and bracket.high,
+            "bracket_low": bracket.low if bracket else None,
+            "bracket_high": bracket.high if bracket else None,
             "steps_done": sum(curve.steps for curve in curves),
             **{f"rule_{name}": lr for name, lr in suggestion.rules.items()},
         }
@@ -136,7 +136,9 @@ class RangeTestRecord:
         return self._open.enter_context(RunJournal.create(self.folder, start))
 
 
-def write_curves(folder: StudyFolder, task: str, curves: Sequence[RangeTestCurve], suggestion: Suggestion) -> None:
+def write_curves(
+    folder: StudyFolder, task: str, curves: Sequence[RangeTestCurve], suggestion: Suggestion
+) -> None:
     """Write `curve.json`, `curve.csv` (one row a step) and `curve.png` into the folder."""
     from lrsearch.report.plots import plot_range_test, save
 

@@ -53,7 +53,7 @@ class FolderMirror:
         self._asked = _changed(folder.destination)
         fresh, kept = MirrorState.of(destination), load_state(folder)
         self._state = kept if kept is not None and kept.same_place(fresh) else fresh
-        self._state.state, self._state.unreadable = "pending", []
+        self._state.pid, self._state.state, self._state.unreadable = os.getpid(), "pending", []
         self._state.save(folder)
 
     def run(self) -> bool:

@@ -26,12 +26,13 @@ class SentRun:
 class MirrorState:
     """The mirror's state; `runs` by the key of the run. `error` is the last trouble, in one line.
 
-    `unreadable` names the journals that do not even say what run they are of.
+    `pid` is the mirror that wrote it last; `unreadable` names the journals that do not even say what run they are of.
     """
 
     tracking_uri: str
     experiment: str
     experiment_id: str | None = None
+    pid: int = 0
     state: Literal["pending", "synced"] = "pending"
     error: str | None = None
     runs: dict[str, SentRun] = field(default_factory=dict)

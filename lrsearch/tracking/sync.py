@@ -49,11 +49,16 @@ class Mirror:
     def synced(self) -> bool:
         """Whether MLflow has everything and every run has ended."""
         state = self.status()
-        return state is not None and state.state == "synced" and state.covers(self._folder)
+        if state is None or state.state != "synced":
+            return False
+        verified = (
+            state.pid == self.pid or self._process.returncode == 0
+        )  # not what an earlier mirror believed
+        return verified and state.covers(self._folder)
 
     def wait(self, timeout: float) -> bool:
         """Wait at most `timeout` seconds until everything is sent; whether it is."""
-        return self._until(time.monotonic() + timeout, self.synced)
+        return self._until(timeout, self.synced)
 
     def run_id(self, key: str, timeout: float = 0.0) -> str | None:
         """MLflow's id of the run with this key, waiting at most `timeout` seconds; None while pending."""

@@ -34,7 +34,7 @@ def endless(loader: Iterable[Any], needed: int) -> Iterator[Any]:
             raise InputError(
                 "train_loader",
                 loader,
-                f"is a generator that ended after {count} batches, {needed} are needed, and it cannot start again",
+                f"is a generator that ended after {count} batches of the {needed} that are needed",
                 "hand over a DataLoader or another iterable that can be iterated twice",
             )
 
@@ -72,8 +72,8 @@ def to_device(batch: Any, device: torch.device) -> Any:
 def split_batch(batch: Any) -> tuple[tuple[Any, ...], dict[str, Any], Any]:
     """Positional inputs, named inputs and targets of a batch.
 
-    A tuple's or list's last element is the target; a mapping's target is its entry `labels`, `label`, `targets`, `target`
-    or `y`. Raises InputError for anything else.
+    A tuple's or list's last element is the target; a mapping's target is its entry `labels`, `label`,
+    `targets`, `target` or `y`. Raises InputError for anything else.
     """
     if isinstance(batch, (tuple, list)) and len(batch) >= 2:
         return tuple(batch[:-1]), {}, batch[-1]
@@ -103,12 +103,12 @@ def describe(batch: Any) -> str:
 def describe_data(loader: Iterable[Any] | None) -> dict[str, Any] | None:
     """Name, sizes and fingerprint of a loader's data as plain JSON; None without a loader.
 
-    The fingerprint is the SHA-256 (first 16 hex digits) of the data set's length and up to 64 evenly spaced items; data that can only
-    be iterated has none, since reading it would use it up.
+    The fingerprint is the SHA-256 (first 16 hex digits) of the data set's length and up to 64 evenly spaced
+    items; data that can only be iterated has none, since reading it would use it up.
     """
     if loader is None:
         return None
-    dataset = getattr(loader, "dataset", loader)
+    dataset: Any = getattr(loader, "dataset", loader)
     items = len(dataset) if hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__") else None
     return {
         "name": type(dataset).__name__,
@@ -144,4 +144,6 @@ def _feed(digest: Any, item: Any) -> None:
         digest.update(item.tobytes())
     else:
         plain = item is None or isinstance(item, (bool, int, float, str, bytes))
-        digest.update((repr(item) if plain else type(item).__qualname__).encode())  # a repr may hold an address
+        digest.update(
+            (repr(item) if plain else type(item).__qualname__).encode()
+        )  # a repr may hold an address

@@ -22,7 +22,9 @@ Precision = Literal["32", "16", "bf16"]
 
 _DTYPES = {"16": torch.float16, "bf16": torch.bfloat16}
 _SKIPS_IN_A_ROW = 20
-"""Updates in a row that a GradScaler may skip: it halves its scale at each, from 2**16 to nothing in as many."""
+"""Updates in a row that a GradScaler may skip: it halves its scale at each, from 2**16 to nothing in as
+many.
+"""
 _BLOCK_ON_ACCELERATOR = 16
 """Losses read back at once from an accelerator, so that it is not stalled at every step."""
 
@@ -32,7 +34,9 @@ Observer = Callable[[int, float, float], str | None]
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a training ended: updates recorded, and which step stopped it and why (None: it reached its end)."""
+    """How a training ended: updates recorded, and which step stopped it and why (None: it reached its
+    end).
+    """
 
     steps: int
     stopped_at: int | None = None
@@ -62,7 +66,7 @@ class Training:
             raise InputError(
                 "precision",
                 self.precision,
-                f"{type(self.optimizer).__name__} evaluates the loss several times a step, which a GradScaler cannot follow",
+                f"a GradScaler cannot follow {type(self.optimizer).__name__}, which evaluates the loss several times a step",
                 "use precision='32' or 'bf16'",
             )
 
@@ -74,7 +78,10 @@ class Training:
             "model": type(self.model).__name__,
             "parameters": sum(p.numel() for p in self.model.parameters()),
             "optimizer": type(self.optimizer).__name__,
-            **{name: str(value) if isinstance(value, tuple) else float(value) for name, value in settings.items()},
+            **{
+                name: str(value) if isinstance(value, tuple) else float(value)
+                for name, value in settings.items()
+            },
             "batch_size": batch_size(self.train_loader),
             "device": str(self.device),
         }
@@ -87,15 +94,17 @@ class Training:
                 return self.step(self.model, batch)
             if self.loss is None:
                 outputs = self.model(**batch) if isinstance(batch, dict) else self.model(batch)
-                return outputs.loss if hasattr(outputs, "loss") else outputs
+                loss: Tensor = outputs.loss if hasattr(outputs, "loss") else outputs
+                return loss
             inputs, named, targets = split_batch(batch)
             return self.loss(self.model(*inputs, **named), targets)
 
     def update(self, batches: Iterator[Any]) -> Tensor:
         """Takes one step of the optimizer; returns its loss, still on the device.
 
-        With `accumulate` > 1 the loss is the mean over that many batches. An update that the GradScaler skips is no
-        step: it is tried again on the next batches. Raises InputError where the very first batch does not fit.
+        With `accumulate` > 1 the loss is the mean over that many batches. An update that the GradScaler skips
+        is no step: it is tried again on the next batches. Raises InputError where the very first batch does
+        not fit.
         """
         for _ in range(_SKIPS_IN_A_ROW):
             drawn = [next(batches) for _ in range(self.accumulate)]
@@ -148,7 +157,9 @@ class Training:
             nn.utils.clip_grad_norm_(self._trained, self.clip)
 
     def _first_loss(self, batch: Any) -> Tensor:
-        """The first batch's loss, with the checks that tell a wrong input from a training that fails later."""
+        """The first batch's loss, with the checks that tell a wrong input from a training that fails
+        later.
+        """
         shapes = describe(batch)
         try:
             loss = self.batch_loss(batch)
@@ -171,7 +182,7 @@ class Training:
                 "loss",
                 loss.item(),
                 "has no gradient",
-                "compute it from the model's outputs, outside torch.no_grad() and without .item() or .detach()",
+                "compute it from the model's outputs, without torch.no_grad(), .item() or .detach()",
             )
         if not torch.isfinite(loss):
             raise InputError(
@@ -191,8 +202,9 @@ class Training:
 def fit(training: Training, schedule: Schedule, steps: int, observe: Observer) -> Outcome:
     """Trains for `steps` updates under `schedule`, observed step by step.
 
-    Losses stay on an accelerator and are read back in blocks; on a CPU each is read at once. The first loss that is not finite ends
-    the training, and is not observed. Raises InputError where the first batch shows that loss, loader or model do not fit.
+    Losses stay on an accelerator and are read back in blocks; on a CPU each is read at once. The first loss
+    that is not finite ends the training, and is not observed. Raises InputError where the first batch shows
+    that loss, loader or model do not fit.
     """
     scheduler = schedule.build(training.optimizer, steps)
     batches = endless(training.train_loader, needed=steps * training.accumulate)

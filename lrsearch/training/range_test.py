@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 
 from lrsearch.core.curve import RangeTestCurve
 from lrsearch.core.plan import SweepPlan
-from lrsearch.core.stopping import make_stop_rule
+from lrsearch.core.stopping import StopRule, make_stop_rule
 from lrsearch.errors import InputError
 from lrsearch.training.data import batch_count
 from lrsearch.training.loop import Training, fit
@@ -43,7 +43,9 @@ class SweepObserver(Protocol):
     """Hears of a sweep as it goes on."""
 
     def begin(self, seed: int, steps: int, facts: dict[str, Any]) -> None:
-        """A seed's sweep of at most `steps` steps is about to begin; `facts` say what is trained, as plain JSON."""
+        """A seed's sweep of at most `steps` steps is about to begin; `facts` say what is trained, as plain
+        JSON.
+        """
 
     def point(self, seed: int, step: int, lr: float, loss: float) -> None:
         """A step gave a finite loss."""
@@ -93,7 +95,9 @@ class Parts:
 
     @contextmanager
     def prepared(self, plan: SweepPlan, seed: int, device: torch.device) -> Iterator[Training]:
-        """The parts, seeded and in train mode; a model that is in train mode keeps its frozen parts in eval mode."""
+        """The parts, seeded and in train mode; a model that is in train mode keeps its frozen parts in eval
+        mode.
+        """
         whole = nn.ModuleList([self.model, self.loss]) if isinstance(self.loss, nn.Module) else self.model
         with preserve_state(whole, self.optimizer, loaders=(self.train_loader,), keep=self.keep):
             seed_everything(seed)
@@ -136,9 +140,10 @@ def sweep(
 ) -> Iterator[RangeTestCurve]:
     """Sweeps the lr once a seed, and yields each seed's curve; `device` is what `check` returned.
 
-    Seeds are ``plan.seed … plan.seed + plan.repeats - 1``. Raises InputError for anything that cannot be trained, before the first update;
-    what the model, the loss or the loader raise later passes through, with a note of the step. The model, the optimizer and all random
-    generators are put back bit for bit in every case.
+    Seeds are ``plan.seed … plan.seed + plan.repeats - 1``. Raises InputError for anything that cannot be
+    trained, before the first update; what the model, the loss or the loader raise later passes through, with
+    a note of the step. The model, the optimizer and all random generators are put back bit for bit in every
+    case.
     """
     steps = plan.steps_for(batch_count(subject.train_loader))
     schedule = Sweep(min_lr=plan.min_lr, max_lr=plan.max_lr, spacing=plan.spacing)
@@ -147,7 +152,14 @@ def sweep(
         losses: list[float] = []
         stop = make_stop_rule(plan.stop, lrs, plan.smoothing)
 
-        def observe(step: int, lr: float, loss: float, seed: int = seed, stop: Any = stop, losses: list[float] = losses) -> str | None:
+        def observe(
+            step: int,
+            lr: float,
+            loss: float,
+            seed: int = seed,
+            stop: StopRule = stop,
+            losses: list[float] = losses,
+        ) -> str | None:
             losses.append(loss)
             observer.point(seed, step, lr, loss)
             return stop(loss)
@@ -171,7 +183,8 @@ def sweep(
 
 
 def check(subject: Parts | Fresh, plan: SweepPlan, device: str | torch.device | None) -> torch.device:
-    """Raises InputError for what can be seen to be wrong before a batch is drawn; returns the device to train on.
+    """Raises InputError for what can be seen to be wrong before a batch is drawn; returns the device to train
+    on.
 
     Warns where the loader is a generator, whose batches cannot be put back.
     """
@@ -192,9 +205,16 @@ def _check_loader(loader: Iterable[Any], plan: SweepPlan) -> None:
         )
     if is_one_shot(loader):
         if plan.repeats > 1:
-            raise InputError("repeats", plan.repeats, "the loader is a generator, which can be read once only", "give repeats=1 or a DataLoader")
+            raise InputError(
+                "repeats",
+                plan.repeats,
+                "the loader is a generator, which can be read once only",
+                "give repeats=1 or a DataLoader",
+            )
         warnings.warn(
-            "train_loader is a generator: the batches that the sweep reads cannot be put back", UserWarning, stacklevel=2
+            "train_loader is a generator: the batches that the sweep reads cannot be put back",
+            UserWarning,
+            stacklevel=2,
         )
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import copy
 import itertools
 import random
-import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -50,7 +50,7 @@ def preserve_state(
     dict and list objects stay the same ones. What the block adds to the model or the optimizer is removed.
 
     `keep` says where the one copy of the tensors lies meanwhile: "device" (where they are), "cpu" (main
-    memory) or "disk" (a temporary folder, one tensor at a time). Tied tensors are copied once; gradients are
+    memory) or "disk" (a temporary file). Tied tensors are copied once; gradients are
     copied only where they exist on entry. Not rewound: one-shot iterators (see `is_one_shot`), worker
     processes that are already running, and what lies inside attributes of modules that are neither tensors,
     generators nor built-in containers (such attributes are put back by reference).
@@ -68,9 +68,13 @@ def preserve_state(
             )
     with ExitStack() as stack:
         stack.enter_context(preserve_random_state(loaders))
-        snapshot = _Snapshot(_keeper(keep, stack))
+        keeper: _MemoryKeeper | _DiskKeeper = _MemoryKeeper(keep)
+        if keep == "disk":
+            keeper = _DiskKeeper(stack.enter_context(TemporaryDirectory(prefix="lrsearch-state-")))
+        snapshot = _Snapshot(keeper)
         for owner in (model, optimizer, scaler):
             snapshot.add(owner)
+        keeper.finish()
         # Pushed only now: a copy that fails on entry (no memory, full disk) leaves nothing to put back.
         stack.callback(snapshot.restore)
         yield
@@ -188,28 +192,42 @@ def _rewinder(generator: Generator) -> Restore:
     return partial(generator.setstate, generator.getstate())
 
 
-Keeper = Callable[[torch.Tensor], Callable[[], torch.Tensor]]
+class _MemoryKeeper:
+    """Holds copies of tensors on their device, or in main memory."""
+
+    def __init__(self, keep: Keep) -> None:
+        self._to_cpu = keep == "cpu"
+
+    def keep(self, values: torch.Tensor) -> Callable[[], torch.Tensor]:
+        """Copy the values; return the function that hands them out."""
+        copied = values.to("cpu", copy=True) if self._to_cpu else values.clone()
+        return lambda: copied
+
+    def finish(self) -> None:
+        """Nothing is left to do."""
 
 
-def _keeper(keep: Keep, stack: ExitStack) -> Keeper:
-    """The function that copies a tensor's values now, and returns the function that hands them out later."""
-    if keep == "disk":
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="lrsearch-state-")))
-        numbers = itertools.count()
+class _DiskKeeper:
+    """Holds copies of tensors in one file, which is mapped into memory and not read as a whole."""
 
-        def on_disk(values: torch.Tensor) -> Callable[[], torch.Tensor]:
-            path = folder / f"{next(numbers)}.pt"
-            # A copy, because save() of a view writes all of the memory that it looks into.
-            torch.save(values.to("cpu", copy=True), path)
-            return lambda: torch.load(path, weights_only=True)
+    def __init__(self, folder: str) -> None:
+        self._path = Path(folder) / "tensors.pt"
+        self._values: list[torch.Tensor] = []
 
-        return on_disk
+    def keep(self, values: torch.Tensor) -> Callable[[], torch.Tensor]:
+        """Note the values; return the function that hands them out."""
+        index = len(self._values)
+        self._values.append(values)
+        return lambda: self._stored[index]
 
-    def in_memory(values: torch.Tensor) -> Callable[[], torch.Tensor]:
-        held = values.clone() if keep == "device" else values.to("cpu", copy=True)
-        return lambda: held
+    def finish(self) -> None:
+        """Write all that was noted, one tensor at a time."""
+        torch.save(self._values, self._path)
 
-    return in_memory
+    @cached_property
+    def _stored(self) -> list[torch.Tensor]:
+        stored: list[torch.Tensor] = torch.load(self._path, map_location="cpu", mmap=True, weights_only=True)
+        return stored
 
 
 @dataclass(frozen=True)
@@ -239,7 +257,7 @@ class _HeldTensor:
 class _Snapshot:
     """What stood where: containers with their contents, tensors with their values."""
 
-    def __init__(self, keeper: Keeper) -> None:
+    def __init__(self, keeper: _MemoryKeeper | _DiskKeeper) -> None:
         self._keeper = keeper
         self._seen: dict[int, tuple[object, object]] = {}  # id -> (object, what is put back for it)
         self._kept: dict[tuple[object, ...], Callable[[], torch.Tensor]] = {}
@@ -309,10 +327,10 @@ class _Snapshot:
         cells = _cells(data)
         # Only of a plain tensor does the address say whether two of them share their memory.
         if type(cells) is not torch.Tensor or cells.layout is not torch.strided or not cells.data_ptr():
-            return self._keeper(cells)
+            return self._keeper.keep(cells)
         place = (cells.device, cells.data_ptr(), cells.dtype, cells.shape, cells.stride())
         if place not in self._kept:
-            self._kept[place] = self._keeper(cells)
+            self._kept[place] = self._keeper.keep(cells)
         return self._kept[place]
 
 

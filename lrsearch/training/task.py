@@ -54,7 +54,9 @@ class Task:
         """Makes the model on `device` and its optimizer at peak learning rate `lr`."""
         model = self.model()
         if not isinstance(model, nn.Module):
-            raise InputError("Task.model", self.model, f"returned a {type(model).__name__}", "return an nn.Module")
+            raise InputError(
+                "Task.model", self.model, f"returned a {type(model).__name__}", "return an nn.Module"
+            )
         model.to(device)
         optimizer = self.optimizer(model.parameters(), lr)
         return model, optimizer
@@ -65,16 +67,23 @@ def check_loss(loss: object, step: object) -> None:
     if step is not None and not callable(step):
         raise InputError("step", step, "is not callable", "hand over step(model, batch) -> loss")
     if step is None and loss is not None and not callable(loss):
-        raise InputError("loss", loss, "is not callable", "hand over loss(outputs, targets), e.g. nn.CrossEntropyLoss()")
+        raise InputError(
+            "loss", loss, "is not callable", "hand over loss(outputs, targets), e.g. nn.CrossEntropyLoss()"
+        )
 
 
 def check_parts(model: object, loss: object, optimizer: object) -> None:
-    """Raises InputError where the optimizer does not train this model (and, where it is a module, this loss)."""
+    """Raises InputError where the optimizer does not train this model (and, where it is a module, this
+    loss).
+    """
     if not isinstance(model, nn.Module):
         raise InputError("model", model, "is not an nn.Module", "hand over a torch.nn.Module")
     if not isinstance(optimizer, Optimizer):
         raise InputError(
-            "optimizer", optimizer, "is not a torch optimizer", "hand over e.g. torch.optim.SGD(model.parameters(), lr=0.1)"
+            "optimizer",
+            optimizer,
+            "is not a torch optimizer",
+            "hand over e.g. torch.optim.SGD(model.parameters(), lr=0.1)",
         )
     modules = [module for module in (model, loss) if isinstance(module, nn.Module)]
     parameters = {id(p) for module in modules for p in module.parameters()}

@@ -34,14 +34,14 @@ class Store:
 
     def points(self, key: str, metric: str) -> list[tuple[int, float, int]]:
         """Step, value and milliseconds of every row of a metric, by step."""
-        query = "SELECT step, value, timestamp FROM metrics WHERE run_uuid = ? AND key = ? ORDER BY step, timestamp"
-        return self.rows(query, self.run_id(key), metric)  # type: ignore[return-value]
+        query = "SELECT step, value, timestamp FROM metrics WHERE run_uuid = ? AND key = ? ORDER BY step"
+        return self.rows(query, self.run_id(key), metric)
 
     def params(self, key: str) -> dict[str, str]:
-        return dict(self.rows("SELECT key, value FROM params WHERE run_uuid = ?", self.run_id(key)))  # type: ignore[arg-type]
+        return dict(self.rows("SELECT key, value FROM params WHERE run_uuid = ?", self.run_id(key)))
 
     def tags(self, key: str) -> dict[str, str]:
-        return dict(self.rows("SELECT key, value FROM tags WHERE run_uuid = ?", self.run_id(key)))  # type: ignore[arg-type]
+        return dict(self.rows("SELECT key, value FROM tags WHERE run_uuid = ?", self.run_id(key)))
 
     def experiment(self, key: str) -> str:
         query = "SELECT experiments.name FROM experiments JOIN runs USING (experiment_id) WHERE run_uuid = ?"

@@ -18,7 +18,7 @@ def _home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     "name", ["", " ", ".", "..", "-x", ".hidden", "a/b", "../a", "a\\b", "a\0b", "a\nb", "n" * 201]
 )
 def test_a_name_that_is_no_file_name_is_refused(name: str) -> None:
-    with pytest.raises(InputError, match="^name="):
+    with pytest.raises(InputError, match=r"^name="):
         create_folder(name)
 
 
@@ -40,7 +40,7 @@ def test_a_study_is_not_overwritten() -> None:
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="file/study cannot be written .*--out or LRSEARCH_HOME"):
+    with pytest.raises(InputError, match=r"file/study cannot be written .*--out or LRSEARCH_HOME"):
         create_folder("study", out=tmp_path / "file" / "study")
 
 

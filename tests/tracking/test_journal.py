@@ -212,7 +212,7 @@ def test_a_tail_gives_each_record_once_while_the_journal_grows(folder: StudyFold
     )
 )
 def test_lines_of_anything_raise_nothing_but_a_value_error(data: bytes) -> None:
-    with pytest.raises(ValueError, match="."):
+    with pytest.raises(ValueError, match=r"."):
         from_line(b"%08x %s" % (zlib.crc32(data), data))
 
 
@@ -258,9 +258,10 @@ def test_a_full_disk_is_said_and_leaves_whole_lines(folder: StudyFolder) -> None
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size + 100, hard))  # half of the next block fits
     try:
+        for step in range(BLOCK - 1):
+            journal.point(BLOCK + step, metrics_at(step))
         with pytest.raises(RecordError, match=r"trial-0-\w+\.jsonl cannot be written: "):
-            for step in range(BLOCK):
-                journal.point(BLOCK + step, metrics_at(step))
+            journal.flush()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     journal.end("FAILED", "disk full")
@@ -300,7 +301,7 @@ def test_a_run_that_has_ended_takes_a_tag_and_stays_ended(folder: StudyFolder) -
 @pytest.mark.parametrize("path", ["../outside.txt", "missing.txt"])
 def test_an_artifact_must_be_a_file_of_the_folder(folder: StudyFolder, path: str) -> None:
     (folder.path.parent / "outside.txt").write_text("secret")
-    with RunJournal.create(folder, trial()) as journal, pytest.raises(InputError, match="^path="):
+    with RunJournal.create(folder, trial()) as journal, pytest.raises(InputError, match=r"^path="):
         journal.artifact(path)
 
 

@@ -1,4 +1,4 @@
-"""A tracking server that is away, hangs or loses its answers, seen from the training process and afterwards."""
+"""A tracking server that is away, hangs or loses its answers: what the training notices, and what arrives."""
 
 from __future__ import annotations
 

@@ -93,9 +93,10 @@ for _ in range(500):
     if not psutil.Process().children() and threading.active_count() == 1:
         break
     time.sleep(0.01)
-print(psutil.Process().children(), dict(os.environ) == before, os.getcwd() == directory, "mlflow" in sys.modules)
+unchanged = (dict(os.environ), os.getcwd()) == (before, directory)
+print(psutil.Process().children(), unchanged, "mlflow" in sys.modules)
 """
-    assert in_python(code, folder.path.parent).strip() == "[] True True False"
+    assert in_python(code, folder.path.parent).strip() == "[] True False"
 
 
 def test_a_process_that_ends_first_leaves_the_work_to_the_mirror(folder: StudyFolder, store: Store) -> None:

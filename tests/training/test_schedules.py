@@ -62,6 +62,7 @@ VARIANTS: list[Schedule] = [
     CosineRestarts(3, 2),
     WSD(0.0, 1.0 - 1e-9),
     WSD(0.3, 0.7),
+    WSD(0.9, 0.05),
     Sweep(1e-4, 1.0, "linear"),
 ]
 HORIZONS = [(4, None), (7, 2), (60, 6), (60, None), (97, 10), (400, None)]
