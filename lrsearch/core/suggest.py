@@ -202,7 +202,8 @@ def suggest(curve: RangeTestCurve) -> Suggestion:
     if curve.steps < _FEWEST_POINTS:
         mend = f"give at least {_FEWEST_POINTS} steps"
         if curve.stopped_at is not None:
-            mend = f"the sweep ended at lr {curve.lrs[curve.stopped_at - 1]:.2g}: lower min_lr, or give more steps"
+            ended = curve.lrs[curve.stopped_at - 1]
+            mend = f"the sweep ended at lr {ended:.2g}: lower min_lr, or give more steps"
         return _no_number(
             "too_few_points", f"{curve.steps} finite losses are too few to tell a fall from noise; {mend}"
         )

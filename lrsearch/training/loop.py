@@ -66,7 +66,7 @@ class Training:
             raise InputError(
                 "precision",
                 self.precision,
-                f"a GradScaler cannot follow {type(self.optimizer).__name__}, which evaluates the loss several times a step",
+                f"{type(self.optimizer).__name__} evaluates the loss several times a step: no GradScaler follows",
                 "use precision='32' or 'bf16'",
             )
 

@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 
 from lrsearch.core.curve import RangeTestCurve
 from lrsearch.core.plan import SweepPlan
-from lrsearch.core.stopping import StopRule, make_stop_rule
+from lrsearch.core.stopping import make_stop_rule
 from lrsearch.errors import InputError
 from lrsearch.training.data import batch_count
 from lrsearch.training.loop import Training, fit
@@ -147,39 +147,44 @@ def sweep(
     """
     steps = plan.steps_for(batch_count(subject.train_loader))
     schedule = Sweep(min_lr=plan.min_lr, max_lr=plan.max_lr, spacing=plan.spacing)
-    lrs = schedule.curve(plan.max_lr, steps)
     for seed in range(plan.seed, plan.seed + plan.repeats):
-        losses: list[float] = []
-        stop = make_stop_rule(plan.stop, lrs, plan.smoothing)
+        yield _sweep_once(subject, plan, schedule, steps, seed, device, observer)
 
-        def observe(
-            step: int,
-            lr: float,
-            loss: float,
-            seed: int = seed,
-            stop: StopRule = stop,
-            losses: list[float] = losses,
-        ) -> str | None:
-            losses.append(loss)
-            observer.point(seed, step, lr, loss)
-            return stop(loss)
 
-        with subject.prepared(plan, seed, device) as training:
-            observer.begin(seed, steps, training.facts())
-            try:
-                outcome = fit(training, schedule, steps, observe)
-            except BaseException as error:
-                if not isinstance(error, InputError):
-                    error.add_note(f"in the range test, after {len(losses)} steps with seed {seed}")
-                raise
-        yield RangeTestCurve(
-            lrs=lrs,
-            losses=np.array(losses),
-            seed=seed,
-            smoothing=plan.smoothing,
-            stopped_at=outcome.stopped_at,
-            stop_reason=outcome.reason,
-        )
+def _sweep_once(
+    subject: Parts | Fresh,
+    plan: SweepPlan,
+    schedule: Sweep,
+    steps: int,
+    seed: int,
+    device: torch.device,
+    observer: SweepObserver,
+) -> RangeTestCurve:
+    lrs = schedule.curve(plan.max_lr, steps)
+    losses: list[float] = []
+    stop = make_stop_rule(plan.stop, lrs, plan.smoothing)
+
+    def observe(step: int, lr: float, loss: float) -> str | None:
+        losses.append(loss)
+        observer.point(seed, step, lr, loss)
+        return stop(loss)
+
+    with subject.prepared(plan, seed, device) as training:
+        observer.begin(seed, steps, training.facts())
+        try:
+            outcome = fit(training, schedule, steps, observe)
+        except BaseException as error:
+            if not isinstance(error, InputError):
+                error.add_note(f"in the range test, after {len(losses)} steps with seed {seed}")
+            raise
+    return RangeTestCurve(
+        lrs=lrs,
+        losses=np.array(losses),
+        seed=seed,
+        smoothing=plan.smoothing,
+        stopped_at=outcome.stopped_at,
+        stop_reason=outcome.reason,
+    )
 
 
 def check(subject: Parts | Fresh, plan: SweepPlan, device: str | torch.device | None) -> torch.device:

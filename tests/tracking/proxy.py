@@ -12,7 +12,7 @@ Mode = Literal["pass", "refuse", "hang", "lose_answer"]
 
 
 class Proxy:
-    """One connection a request; `mode` may be changed at any time and holds for new connections."""
+    """`mode` may be changed at any time; a connection that is open goes on, but may lose its answers."""
 
     def __init__(self, target_port: int, mode: Mode = "pass") -> None:
         self.mode = mode
@@ -57,13 +57,13 @@ class Proxy:
             if mode in ("refuse", "hang"):
                 return
             with socket.create_connection(self._target) as server:
-                answers = threading.Thread(target=self._pump, args=(server, client, mode == "lose_answer"))
+                answers = threading.Thread(target=self._pump, args=(server, client, True))
                 answers.start()
                 self._pump(client, server, False)
                 answers.join()
 
-    def _pump(self, source: socket.socket, sink: socket.socket, lose: bool) -> None:
-        """Hand on what comes; with `lose`, wait for the answer's first bytes and break the line instead."""
+    def _pump(self, source: socket.socket, sink: socket.socket, answers: bool) -> None:
+        """Hand on what comes; an answer to be lost is waited for, and the line is broken instead."""
         source.settimeout(0.2)
         while not self._closed.is_set():
             try:
@@ -72,7 +72,7 @@ class Proxy:
                 continue
             except OSError:
                 break
-            if not data or lose:
+            if not data or (answers and self.mode == "lose_answer"):
                 break
             try:
                 sink.sendall(data)
