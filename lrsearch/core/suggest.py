@@ -100,9 +100,8 @@ def read_shape(curve: RangeTestCurve) -> Shape:
     bottom = int(np.argmin(median))
     lowest = float(median[bottom])
     half = (initial + lowest) / 2
-    noise = _noise(
-        curve.losses[: max(bottom + 1, _FEWEST_POINTS)]
-    )  # a bottom at the very start leaves no loss to judge by
+    # A bottom at the very start leaves no loss to judge the noise by: twenty at least are read.
+    noise = _noise(curve.losses[: max(bottom + 1, _FEWEST_POINTS)])
     points = int(spans[bottom, 1] - spans[bottom, 0])
     threshold = max(4 * 1.25 * noise * math.sqrt(1 / SKIP_START + 1 / points), 1e-5 * abs(initial))
     falls = initial - lowest > threshold

@@ -217,10 +217,10 @@ def _prepare(destination: Destination, folder: StudyFolder) -> None:
     os.environ.update(
         MLFLOW_TRACKING_URI=destination.tracking_uri,
         MLFLOW_HTTP_REQUEST_MAX_RETRIES="0",  # the loop above tries again, and sees what it does
-        MLFLOW_HTTP_REQUEST_TIMEOUT="10",
         MLFLOW_ENABLE_ASYNC_LOGGING="false",
         MLFLOW_DISABLE_TELEMETRY="true",
     )
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
 
 
 def _changed(path: Path) -> int:

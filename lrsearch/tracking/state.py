@@ -26,7 +26,7 @@ class SentRun:
 class MirrorState:
     """The mirror's state; `runs` by the key of the run. `error` is the last trouble, in one line.
 
-    `pid` is the mirror that wrote it last; `unreadable` are journals that do not even say what run they are of.
+    `pid` is the mirror that wrote it last; `unreadable` are journals that do not say what run they are of.
     """
 
     tracking_uri: str

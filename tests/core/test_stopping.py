@@ -46,6 +46,7 @@ def test_a_blow_up_ends_the_sweep_past_the_edge_whatever_the_offset(steps: int, 
     losses = u_losses(lrs) + noise(steps, 0.05)
     edge = suggest(RangeTestCurve(lrs, losses)).bracket
     step = stopped_at(Rose(lrs), losses + offset)
+    assert step == stopped_at(Rose(lrs), losses)
     assert edge is not None
     assert edge.high is not None
     assert step is not None
@@ -69,6 +70,14 @@ def test_what_was_not_swept_would_not_have_changed_the_suggestion(steps: int) ->
         cut = RangeTestCurve(lrs, losses[:step], stopped_at=step, stop_reason="rose")
         whole = suggest(RangeTestCurve(lrs, losses))
         assert (suggest(cut).lr, suggest(cut).bracket) == (whole.lr, whole.bracket)
+
+
+@pytest.mark.parametrize(("regained", "stops"), [(1.5, False), (2.5, True)])
+@pytest.mark.parametrize("offset", [0.0, -100.0])
+def test_the_fall_must_be_regained_twice_over(regained: float, stops: bool, offset: float) -> None:
+    fall = np.repeat([2.3, 0.3, 0.3 + regained * 2.0], [30, 30, 40])
+    step = stopped_at(Rose(default_lrs()), fall + offset)
+    assert (step is not None) == stops
 
 
 QUIET: dict[str, Array] = {

@@ -12,6 +12,7 @@ from pathlib import Path
 from lrsearch.tracking.folder import StudyFolder
 from lrsearch.tracking.journal import RunJournal, read_run
 from lrsearch.tracking.records import DataInput, Param, RunStart
+from lrsearch.tracking.sync import Mirror
 
 CHECKOUT = Path(__file__).parents[2]
 
@@ -56,6 +57,17 @@ def finished(folder: StudyFolder, points: int, start: RunStart | None = None) ->
     journal.end("FINISHED")
     journal.close()
     return journal
+
+
+def trouble(mirror: Mirror) -> str:
+    """The mirror's error, once it has one."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        state = mirror.status()
+        if state is not None and state.error is not None:
+            return state.error
+        time.sleep(0.02)
+    raise TimeoutError("the mirror said nothing")
 
 
 def in_python(code: str, cwd: Path, **environment: str) -> str:

@@ -9,24 +9,13 @@ import pytest
 
 from lrsearch.tracking.folder import StudyFolder
 from lrsearch.tracking.journal import RunJournal
-from lrsearch.tracking.sync import Destination, Mirror, start_mirror, sync
+from lrsearch.tracking.sync import Destination, start_mirror, sync
 from tests.tracking.proxy import Mode, Proxy
-from tests.tracking.runs import finished, metrics_at, record, trial
+from tests.tracking.runs import finished, metrics_at, record, trial, trouble
 from tests.tracking.store import Store
 
 TIMEOUT = 60.0
 SECRET = "s3cr3t%40pw"
-
-
-def _told(mirror: Mirror) -> str:
-    """The mirror's error, once it has one."""
-    deadline = time.monotonic() + TIMEOUT
-    while time.monotonic() < deadline:
-        state = mirror.status()
-        if state is not None and state.error is not None:
-            return state.error
-        time.sleep(0.02)
-    raise TimeoutError("the mirror said nothing")
 
 
 def test_a_server_that_comes_back_gets_everything_once(
@@ -42,7 +31,7 @@ def test_a_server_that_comes_back_gets_everything_once(
         journal.end("FINISHED")
         journal.close()
         assert time.perf_counter() - began < 1.0, "the training was held up"
-        assert _told(mirror)
+        assert trouble(mirror)
         assert not mirror.synced()
         assert mirror.run_id(journal.key) is None
         proxy.mode = "pass"
@@ -63,7 +52,7 @@ def test_answers_lost_after_the_server_has_stored_make_no_doubles(
             journal.point(step, metrics_at(step))
         journal.end("FINISHED")
         journal.close()
-        _told(mirror)
+        trouble(mirror)
         proxy.mode = "pass"
         assert mirror.wait(TIMEOUT)
     assert [step for step, _, _ in store.points(journal.key, "lr")] == list(range(1, 601))
@@ -72,8 +61,9 @@ def test_answers_lost_after_the_server_has_stored_make_no_doubles(
 
 @pytest.mark.parametrize("mode", ["refuse", "hang"])
 def test_another_server_is_filled_while_the_first_is_away(
-    folder: StudyFolder, server: tuple[int, Store], store: Store, mode: Mode
+    folder: StudyFolder, server: tuple[int, Store], store: Store, mode: Mode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
     with Proxy(server[0], mode) as proxy:
         journal = finished(folder, 60)
         away = start_mirror(folder, Destination(proxy.uri, "lrsearch/outage"))
@@ -90,7 +80,7 @@ def test_a_password_stands_in_no_file_of_the_folder(folder: StudyFolder, server:
         journal = finished(folder, 5)
         uri = f"http://ada:{SECRET}@127.0.0.1:{proxy.port}"
         mirror = start_mirror(folder, Destination(uri, "lrsearch/password"))
-        _told(mirror)
+        trouble(mirror)
         proxy.mode = "pass"
         assert mirror.wait(TIMEOUT)
     files = [path for path in folder.path.rglob("*") if path.is_file()]

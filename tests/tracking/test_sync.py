@@ -10,7 +10,7 @@ from lrsearch.errors import InputError, RecordError
 from lrsearch.tracking.destination import load
 from lrsearch.tracking.folder import StudyFolder
 from lrsearch.tracking.sync import Destination, find_destination, start_mirror, sync
-from tests.tracking.runs import finished, in_python
+from tests.tracking.runs import finished, in_python, trouble
 from tests.tracking.store import Store
 
 VARIABLES = ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_EXPERIMENT_ID")
@@ -142,7 +142,5 @@ def test_a_damaged_description_of_the_server_is_said(folder: StudyFolder, text: 
 def test_a_store_that_cannot_be_made_is_said_and_nothing_is_lost(folder: StudyFolder, tmp_path: Path) -> None:
     finished(folder, 1)
     mirror = start_mirror(folder, Destination(f"sqlite:///{tmp_path}/missing/mlflow.db", "e"))
-    assert not mirror.wait(2.5)
-    state = mirror.status()
-    assert state is not None
-    assert "No such file" in (state.error or "")
+    assert "No such file" in trouble(mirror)
+    assert not mirror.synced()

@@ -281,6 +281,13 @@ def scale_gradients(model: Any) -> None:
     nn.utils.clip_grad_norm_(model.parameters(), 1e-3)
 
 
+def swap_data_with_gradients(model: Any) -> None:
+    for parameter in model.parameters():
+        parameter.grad = None
+        parameter.data = parameter.data.double()
+        parameter.grad = torch.ones_like(parameter)
+
+
 def give_buffer_a_graph(model: Any) -> None:
     model.running_mean.add_(model[0].weight.sum())
 
@@ -293,6 +300,7 @@ def parametrize_weight(model: Any) -> None:
     "change",
     [
         swap_data,
+        swap_data_with_gradients,
         swap_parameter,
         swap_layer,
         delete_bias,
@@ -355,7 +363,8 @@ def test_torchscript_model() -> None:
 
 def allocated(profiler: profile) -> list[int]:
     """How many bytes torch held, more than at the start, after each allocation and release."""
-    events = [event for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]"]
+    results: Any = profiler.profiler.kineto_results  # type: ignore[union-attr]
+    events = [event for event in results.events() if event.name() == "[memory]"]
     sizes = [event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())]
     return list(itertools.accumulate(sizes, initial=0))
 

@@ -1,0 +1,37 @@
+# Every verb works on a bare machine: .venv is made where it is missing.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/ready
+DEMO_STORE := sqlite:///mlflow.db
+
+.PHONY: demo test check bench notebooks clean
+
+demo: $(READY)
+	$(BIN)/lrsearch range-test digits --repeats 3 --tracking-uri $(DEMO_STORE)
+
+test: check
+	$(BIN)/python -m pytest
+
+check: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
+bench: $(READY)
+	$(BIN)/pip install --quiet --constraint .ci/constraints.txt --no-build-isolation --editable '.[dev,bench]'
+	$(BIN)/python -m tests.bench overhead
+
+notebooks: $(READY)
+	$(BIN)/python -m pytest tests/test_notebooks.py
+
+clean:
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache mlflow.db mlflow.db.lock mlruns lrsearch-runs
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+$(READY): pyproject.toml .ci/constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "lrsearch needs Python 3.11 or newer")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --constraint .ci/constraints.txt hatchling editables
+	$(BIN)/pip install --quiet --constraint .ci/constraints.txt --no-build-isolation --editable '.[dev]'
+	touch $(READY)

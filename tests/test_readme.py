@@ -1,0 +1,52 @@
+"""The README is run and checked: what it shows works, and its help is the commands' own."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import matplotlib as mpl
+import pytest
+from typer.main import get_command
+
+from lrsearch.cli import app
+from tests.readme import README, rendered
+
+TEXT = README.read_text(encoding="utf-8")
+
+
+def test_python_snippets_run_in_their_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
+    mpl.use("agg")
+    snippets = re.findall(r"```python\n(.*?)```", TEXT, flags=re.DOTALL)
+    namespace: dict[str, object] = {}
+    for snippet in snippets:
+        exec(compile(snippet, "README.md", "exec"), namespace)
+    suggestion = namespace["curve"].suggestion  # type: ignore[attr-defined]
+    assert len(snippets) >= 3
+    assert suggestion.lr is not None, suggestion.reason
+
+
+def test_help_in_the_readme_is_the_commands_own() -> None:
+    assert rendered(TEXT) == TEXT, "run python -m tests.readme"
+
+
+def test_commands_and_options_in_the_readme_exist() -> None:
+    group = get_command(app)
+    lines = [line for block in re.findall(r"```console\n(.*?)```", TEXT, flags=re.DOTALL) for line in block.splitlines()]
+    shown = [shlex.split(line[2:], comments=True) for line in lines if line.startswith("$ lrsearch ")]
+    assert shown
+    for words in shown:
+        if words[1].startswith("-"):
+            continue
+        command = group.commands[words[1]]  # type: ignore[attr-defined]
+        known = {option for parameter in command.params for option in parameter.opts} | {"--help"}
+        assert {word for word in words if word.startswith("--")} <= known, words
+
+
+def test_make_verbs_in_the_readme_exist() -> None:
+    makefile = (README.parent / "Makefile").read_text(encoding="utf-8")
+    for verb in re.findall(r"\bmake (\w+)", TEXT):
+        assert f"\n{verb}:" in makefile, verb
