@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
+
+from lrsearch.core.suggest import RULES
+from lrsearch.report.tables import RULE_READS
 
 README = Path(__file__).parents[1] / "README.md"
 COMMANDS = ((), ("range-test",), ("sync",))
@@ -31,14 +34,28 @@ def command_help() -> str:
     return "```console\n" + "\n\n".join(texts) + "\n```"
 
 
+def rules_table() -> str:
+    """What each rule's lr is and how good it is, from the last run of `python -m tests.bench rules`."""
+    figures = json.loads((README.parent / "tests/bench/results/rules.json").read_text(encoding="utf-8"))
+    lines = [
+        "| rule | the lr | share of the improvement lost: mean (90th percentile) | five seeds apart |",
+        "|---|---|---|---|",
+    ]
+    for rule in RULES:
+        lost = f"{figures[rule]['mean']:.1f}% ({figures[rule]['p90']:.1f}%)"
+        lines.append(f"| `{rule}` | {RULE_READS[rule]} | {lost} | {figures[rule]['seeds_apart']:.1f}x |")
+    return "\n".join(lines)
+
+
 def rendered(text: str) -> str:
     """The README with its generated parts made anew."""
-    parts = {"help": command_help()}
+    parts = {"help": command_help(), "rules": rules_table()}
     for name, part in parts.items():
-        pattern = f"(<!-- {name}: begin -->\n).*?(<!-- {name}: end -->)"
-        text, count = re.subn(pattern, lambda found, part=part: found[1] + part + "\n" + found[2], text, flags=re.DOTALL)
-        if count != 1:
-            raise ValueError(f"README.md has {count} places for {name!r}, not one")
+        before, begin, rest = text.partition(f"<!-- {name}: begin -->\n")
+        _, end, after = rest.partition(f"<!-- {name}: end -->")
+        if not begin or not end:
+            raise ValueError(f"README.md has no place for {name!r}")
+        text = f"{before}{begin}{part}\n{end}{after}"
     return text
 
 

@@ -35,7 +35,11 @@ def test_help_in_the_readme_is_the_commands_own() -> None:
 
 def test_commands_and_options_in_the_readme_exist() -> None:
     group = get_command(app)
-    lines = [line for block in re.findall(r"```console\n(.*?)```", TEXT, flags=re.DOTALL) for line in block.splitlines()]
+    lines = [
+        line
+        for block in re.findall(r"```console\n(.*?)```", TEXT, flags=re.DOTALL)
+        for line in block.splitlines()
+    ]
     shown = [shlex.split(line[2:], comments=True) for line in lines if line.startswith("$ lrsearch ")]
     assert shown
     for words in shown:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -48,6 +49,10 @@ class SweepPlan(BaseModel):
         if self.min_lr >= self.max_lr:
             raise InputError(
                 "min_lr", self.min_lr, f"is not below max_lr={self.max_lr}", "swap them or widen the range"
+            )
+        if not math.isfinite(self.max_lr / self.min_lr):
+            raise InputError(
+                "min_lr", self.min_lr, f"is too far below max_lr={self.max_lr}", "narrow the range"
             )
         return self
 

@@ -20,7 +20,7 @@ RULES = ("walls", "minimum", "steepest", "valley")
 
 _FEWEST_POINTS = 20
 _SLOPE_DECADES = 1.0
-_DISAGREEMENT = 15.0
+_DISAGREEMENT = 20.0
 """Rules further apart than this factor read different things into the curve; on real curves 95% lie within
 11.
 """
@@ -124,15 +124,17 @@ def read_shape(curve: RangeTestCurve) -> Shape:
 
 
 def _noise(losses: Array) -> float:
-    """Standard deviation of one loss, 1.4826 * median |loss_{i+1} - loss_i| / sqrt(2): neighbours share their
-    level, whatever the trend.
+    """Standard deviation of one loss, ``1.4826 * median |loss_{i+1} - loss_i| / sqrt(2)``.
+
+    Neighbours share their level, whatever the trend.
     """
     return 1.4826 * float(np.median(np.abs(np.diff(losses)))) / math.sqrt(2)
 
 
 def minimum_rule(curve: RangeTestCurve) -> float:
-    """A tenth of the lr of the smoothed loss's minimum, skips applied: the classical answer. Source: Gugger
-    2018.
+    """A tenth of the lr of the smoothed loss's minimum, skips applied.
+
+    The classical answer. Source: Gugger 2018.
     """
     shown = curve.smoothed[SKIP_START:-SKIP_END]
     return float(curve.lrs[SKIP_START + int(np.argmin(shown))]) / 10
@@ -141,21 +143,21 @@ def minimum_rule(curve: RangeTestCurve) -> float:
 def steepest_rule(curve: RangeTestCurve, bottom: int) -> float:
     """The lr at which the loss falls fastest: argmin of d loss / d ln(lr), before the bottom.
 
-    The slope is the least-squares line through the raw losses within half a decade either side.
+    The slope is that of the least-squares line through the windowed medians within half a decade either side.
     """
     x = np.log(curve.recorded_lrs)
     spans = windows(curve.recorded_lrs, decades=_SLOPE_DECADES)
-    slopes = [np.polyfit(x[a:b] - x[a], curve.losses[a:b], 1)[0] for a, b in spans[: bottom + 1].tolist()]
+    slopes = [np.polyfit(x[a:b] - x[a], curve.median[a:b], 1)[0] for a, b in spans[: bottom + 1].tolist()]
     return float(curve.lrs[int(np.argmin(slopes))])
 
 
 def valley_rule(curve: RangeTestCurve, shape: Shape) -> float:
-    """The lr halfway down the longest decreasing run of windowed medians, from s to e: index s + (e - s)//3 +
-    (e - s)//6.
+    """The lr halfway down the longest decreasing subsequence of the windowed medians.
 
-    Looked for between the last lr at which less than a tenth of the fall was done and the bottom, for in the
-    noise of a flat start there are long decreasing subsequences too. Source: fastai's default rule, there on
-    the smoothed loss and the whole curve.
+    From s to e, that is index ``s + (e - s)//3 + (e - s)//6``. Looked for between the last lr at which less
+    than a tenth of the fall was done and the bottom, for in the noise of a flat start there are long
+    decreasing subsequences too. Source: fastai's default rule, there on the smoothed loss and the whole
+    curve.
     """
     median = curve.median[: shape.bottom + 1]
     begun = np.flatnonzero(median >= shape.initial - 0.1 * (shape.initial - shape.lowest))
@@ -184,14 +186,13 @@ def _longest_decrease(values: Array) -> tuple[int, int]:
 
 
 def walls_rule(descent: float, edge: float, bottom: float) -> float:
-    """A third of the way, in log lr, between the valley's walls: ``descent**(2/3) * edge**(1/3)``, at most
-    half of the bottom's lr.
+    """A third of the way, in log lr, from the descent to the edge, at most half of the bottom's lr.
 
-    The walls are crossings of steep slopes at half their depth, which noise moves little, while it moves the
-    place of a broad minimum far. The cap is for short sweeps, which fall late and see the edge late. Full
-    trainings of 33 small nets on two data sets: the share of the achievable improvement lost is 0.9% on
-    average and 2.1% in the 90th percentile (minimum/10: 1.8% and 4.7%), and five seeds are a factor 1.3 apart
-    (1.8).
+    ``min(descent**(2/3) * edge**(1/3), bottom / 2)``. The walls are crossings of steep slopes at half their
+    depth, which noise moves little, while it moves the place of a broad minimum far. The cap is for short
+    sweeps, which fall late and see the edge late. Full trainings of 33 small nets on two data sets: the share
+    of the achievable improvement lost is 0.9% on average and 2.1% in the 90th percentile (minimum/10: 1.8%
+    and 4.7%), and five seeds are a factor 1.3 apart (1.8).
     """
     return float(min(descent ** (2 / 3) * edge ** (1 / 3), bottom / 2))
 
@@ -231,6 +232,8 @@ def suggest(curve: RangeTestCurve) -> Suggestion:
     rules = {"walls": walls, **rules}
     low = min(shape.descent, shape.edge / _NARROWEST_BRACKET, walls)
     reason = f"{fall}, half of it by lr {shape.descent:.2g}, and regained half by lr {shape.edge:.2g}"
+    if shape.descent < curve.lrs[SKIP_START]:
+        reason += "; the loss fell from the first steps on, so the bracket may lie lower: lower min_lr"
     return _with_verdict(rules, Bracket(low, shape.edge), reason)
 
 

@@ -12,9 +12,9 @@ from lrsearch.core.suggest import RULES, Suggestion
 if TYPE_CHECKING:
     from rich.table import Table
 
-_RULE_READS = {
-    "walls": "a third of the way from the descent to the edge",
-    "minimum": "a tenth of the lr of the smoothed loss's minimum",
+RULE_READS = {
+    "walls": "a third of the way from where half of the fall is done to the edge",
+    "minimum": "a tenth of the lr of the running average's minimum",
     "steepest": "where the loss falls fastest",
     "valley": "halfway down the longest decrease",
 }
@@ -39,7 +39,7 @@ def range_test_rows(curves: Sequence[RangeTestCurve], suggestion: Suggestion) ->
         ("bracket", shown, "where to search; its upper end is the edge"),
     ]
     rows += [
-        (f"  {name}", format_lr(suggestion.rules[name]), _RULE_READS[name])
+        (f"  {name}", format_lr(suggestion.rules[name]), RULE_READS[name])
         for name in RULES
         if name in suggestion.rules
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from lrsearch.errors import InputError, RecordError
 from lrsearch.tracking.destination import load
 from lrsearch.tracking.folder import StudyFolder
+from lrsearch.tracking.state import load_state
 from lrsearch.tracking.sync import Destination, find_destination, start_mirror, sync
 from tests.tracking.runs import finished, in_python, trouble
 from tests.tracking.store import Store
@@ -110,7 +112,12 @@ print(finished(folder, 3).key)
 start_mirror(folder, find_destination("lrsearch/digits", {store.uri!r}))
 """
     key = in_python(code, folder.path.parent).strip()
-    assert sync(folder, timeout=60)
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        state = load_state(folder)
+        if state is not None and state.state == "synced":
+            break
+        time.sleep(0.02)
     assert len(store.points(key, "lr")) == 3
 
 

@@ -35,6 +35,15 @@ from tests.training.zoo import FEATURES, ZOO, Setup, build, loader, net, train
 KEEPS: tuple[Keep, ...] = get_args(Keep)
 
 
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """The tensors here are tiny: threads only cost time, most of all on a busy machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 class LossError(Exception):
     """What a loss function of the user's may raise."""
 
