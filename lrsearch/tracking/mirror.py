@@ -62,9 +62,7 @@ class FolderMirror:
         while True:
             try:
                 progress = self._send_new()
-            except (
-                Exception
-            ) as error:  # whatever MLflow, its database and its network raise: said, and tried again
+            except Exception as error:  # whatever MLflow, its database, its network raise: said and repeated
                 if not self._folder.journal.is_dir():
                     return False  # somebody removed the study
                 self._server = None
