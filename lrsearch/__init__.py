@@ -11,12 +11,14 @@ if TYPE_CHECKING:
     from lrsearch.errors import InputError as InputError
     from lrsearch.errors import LrsearchError as LrsearchError
     from lrsearch.errors import RecordError as RecordError
+    from lrsearch.errors import StopTrial as StopTrial
     from lrsearch.errors import TrackingError as TrackingError
     from lrsearch.search.range_test import range_test as range_test
     from lrsearch.search.range_test_result import RangeTest as RangeTest
     from lrsearch.search.range_test_result import load as load
     from lrsearch.training.state import preserve_state as preserve_state
     from lrsearch.training.task import Task as Task
+    from lrsearch.training.trial import Trial as Trial
 
 _HOMES = {
     "InputError": "errors",
@@ -27,6 +29,8 @@ _HOMES = {
     "Suggestion": "core.suggest",
     "Task": "training.task",
     "TrackingError": "errors",
+    "Trial": "training.trial",
+    "StopTrial": "errors",
     "load": "search.range_test_result",
     "preserve_state": "training.state",
     "range_test": "search.range_test",

@@ -151,9 +151,20 @@ def main() -> None:
     try:
         code = app(standalone_mode=False)
     except TyperException as error:
-        _say(error.format_message() if hasattr(error, "format_message") else str(error))
+        if message := _usage_message(error):
+            _say(message)
         code = 2
     sys.exit(code or 0)
+
+
+def _usage_message(error: TyperException) -> str:
+    """What is wrong with the words typed, in one line; empty where the help was shown for want of any."""
+    from pydantic import ValidationError
+
+    message, cause = error.format_message(), error.__cause__
+    if isinstance(cause, ValidationError):  # Typer's own message leaves the value out
+        message += f", and not {cause.errors()[0]['input']!r}"
+    return message and f"{message}; see lrsearch --help"
 
 
 @contextmanager
@@ -185,11 +196,13 @@ def _say(message: str) -> None:
 
 def _say_pending(state: str, folder: Any) -> None:
     if state == "pending":
+        from lrsearch.tracking.folder import home
         from lrsearch.tracking.state import load_state
 
+        name = folder.name if folder.path.parent == home() else folder.path
         kept = load_state(folder)
         reason = f" ({kept.error})" if kept is not None and kept.error else ""
-        _say(f"MLflow has not got everything yet{reason}; nothing is lost: lrsearch sync {folder.name}")
+        _say(f"MLflow has not got everything yet{reason}; nothing is lost: lrsearch sync {name}")
 
 
 def _terminate(number: int, frame: object) -> None:  # noqa: ARG001

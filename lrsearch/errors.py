@@ -21,6 +21,10 @@ class InputError(LrsearchError, ValueError):
         super().__init__(f"{argument}={_shown(value)}: {problem}; {mend}")
 
 
+class StopTrial(LrsearchError):  # noqa: N818  # no error of anybody's: a signal to let through
+    """A trial has diverged: raised by its report, to end the training function."""
+
+
 class RecordError(LrsearchError):
     """The local record of a run cannot be written or read."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Any
 
@@ -37,7 +38,7 @@ class SweepProgress:
         )
         self._task = self._bar.add_task("range test", total=None, lr=0.0, loss=0.0)
 
-    def begin(self, seed: int, steps: int, facts: dict[str, Any]) -> None:  # noqa: ARG002
+    def begin(self, seed: int, steps: int, facts: Mapping[str, Any]) -> None:  # noqa: ARG002
         """A seed's sweep begins: the bar starts again."""
         self._seeds += 1
         many = f" {self._seeds}/{self._repeats}" if self._repeats > 1 else ""

@@ -15,7 +15,8 @@ from lrsearch.search.recording import RangeTestRecord
 from lrsearch.tracking.destination import find_destination
 from lrsearch.tracking.folder import create_folder, range_test_name
 from lrsearch.training.data import describe_data
-from lrsearch.training.range_test import Fresh, Observers, Parts, SweepObserver, check, sweep
+from lrsearch.training.range_test import Observers, SweepObserver, sweep
+from lrsearch.training.subjects import Fresh, OwnLoop, Parts, is_train_function
 from lrsearch.training.task import Task
 
 if TYPE_CHECKING:
@@ -24,11 +25,12 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
 
     from lrsearch.training.state import Keep
+    from lrsearch.training.subjects import TrainFunction
     from lrsearch.training.task import LossFunction, StepFunction
 
 
 def range_test(
-    model: nn.Module | Task,
+    model: nn.Module | Task | TrainFunction,
     optimizer: Optimizer | None = None,
     loss: LossFunction | None = None,
     train_loader: Iterable[Any] | None = None,
@@ -56,8 +58,9 @@ def range_test(
 ) -> RangeTest:
     """Trains while the lr rises from `min_lr` to `max_lr`, and reads a learning rate off the losses.
 
-    Takes a model with its optimizer, loss and loader, or a `Task` alone. The model, the optimizer, the
-    loader's generator and all random states are put back bit for bit, whatever happens.
+    Takes a model with its optimizer, loss and loader, or a `Task` alone, or a training function
+    ``train(trial)``. The model, the optimizer, the loader's generator and all random states are put back bit
+    for bit, whatever happens.
 
     `steps` updates, by default one epoch, at least 100 and at most 1,000. `spacing` of the lrs is ``log`` or
     ``linear``; `smoothing` is the running average's beta. `repeats` seeds, from `seed` on, give several
@@ -90,12 +93,13 @@ def range_test(
         precision=precision,
     )
     subject = _subject(model, optimizer, loss, train_loader, step, keep)
-    name = (model.name if isinstance(model, Task) else None) or type(model).__name__
-    chosen = check(subject, plan, device)
+    name = _name(model)
+    chosen = subject.check(plan, device)
     with ExitStack() as stack:
         observers: list[SweepObserver] = []
         record = None
         if tracking:
+            data = _data(subject)  # before the folder is made: the user's data set may raise
             record = RangeTestRecord(
                 folder=create_folder(range_test_name(name), out),
                 destination=find_destination(f"lrsearch/{name}", tracking_uri, experiment),
@@ -103,7 +107,7 @@ def range_test(
                 plan=plan,
                 params=model.arguments if isinstance(model, Task) else {},
                 tags=tags or {},
-                data=_data(model, subject),
+                data=data,
             )
             observers.append(stack.enter_context(record))
         if not isinstance(progress, bool):
@@ -124,28 +128,42 @@ def range_test(
 
 
 def _subject(
-    model: nn.Module | Task,
+    model: nn.Module | Task | TrainFunction,
     optimizer: Optimizer | None,
     loss: LossFunction | None,
     train_loader: Iterable[Any] | None,
     step: StepFunction | None,
     keep: Keep,
-) -> Parts | Fresh:
-    if isinstance(model, Task):
+) -> Parts | Fresh | OwnLoop:
+    if isinstance(model, Task) or is_train_function(model):
         given = {"optimizer": optimizer, "loss": loss, "train_loader": train_loader, "step": step}
         for argument, value in given.items():
             if value is not None:
-                raise InputError(argument, value, "is given beside a Task, which has its own", "leave it out")
-        return Fresh(model)
+                owner = "a Task" if isinstance(model, Task) else "a training function"
+                raise InputError(
+                    argument, value, f"is given beside {owner}, which has its own", "leave it out"
+                )
+        return Fresh(model) if isinstance(model, Task) else OwnLoop(model)
     if optimizer is None:
         raise InputError(
             "optimizer", None, "is missing", "hand over model, optimizer, loss and train_loader, or a Task"
         )
     if train_loader is None:
         raise InputError("train_loader", None, "is missing", "hand over a DataLoader")
-    return Parts(model, optimizer, loss, train_loader, step, keep)
+    return Parts(model, optimizer, loss, train_loader, step, keep)  # type: ignore[arg-type]  # its check tells
 
 
-def _data(model: nn.Module | Task, subject: Parts | Fresh) -> dict[str, Any]:
-    val_loader = model.val_loader if isinstance(model, Task) else None
-    return {"train": describe_data(subject.train_loader), "val": describe_data(val_loader)}
+def _name(model: nn.Module | Task | TrainFunction) -> str:
+    named = model.name if isinstance(model, Task) else getattr(model, "__name__", None)
+    return named or type(model).__name__
+
+
+def _data(subject: Parts | Fresh | OwnLoop) -> dict[str, Any]:
+    match subject:
+        case Parts():
+            return {"train": describe_data(subject.train_loader)}
+        case Fresh():
+            task = subject.task
+            return {"train": describe_data(task.train_loader), "val": describe_data(task.val_loader)}
+        case OwnLoop():
+            return {}

@@ -12,6 +12,7 @@ from lrsearch.core.suggest import Suggestion
 from lrsearch.errors import RecordError
 from lrsearch.tracking import destination as destinations
 from lrsearch.tracking.folder import StudyFolder, find_folder
+from lrsearch.tracking.state import load_state
 from lrsearch.tracking.sync import Mirror
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ class RangeTest:
     suggestion: Suggestion
     task: str
     folder: StudyFolder | None = None
-    mirror: Mirror | None = field(default=None, repr=False)
+    mirror: Mirror | None = field(default=None, repr=False, compare=False)
     key: str | None = field(default=None, repr=False)
 
     @property
@@ -53,16 +54,23 @@ class RangeTest:
         return self._run_id(timeout=_RUN_ID_TIMEOUT_S)
 
     def _run_id(self, timeout: float) -> str | None:
-        if self.mirror is None or self.key is None:
+        if self.folder is None or self.key is None:
             return None
-        return self.mirror.run_id(self.key, timeout)
+        if self.mirror is not None:
+            return self.mirror.run_id(self.key, timeout)
+        kept = load_state(self.folder)
+        return kept.runs[self.key].run_id if kept is not None and self.key in kept.runs else None
 
     @property
     def tracking(self) -> str:
         """Whether MLflow has everything: ``synced``, ``pending`` or ``off``."""
-        if self.mirror is None:
+        if self.folder is None:
             return "off"
-        return "synced" if self.mirror.synced() else "pending"
+        if self.mirror is not None:
+            return "synced" if self.mirror.synced() else "pending"
+        kept = load_state(self.folder)
+        whole = kept is not None and kept.state == "synced" and kept.covers(self.folder)
+        return "synced" if whole else "pending"
 
     @property
     def tracking_uri(self) -> str | None:
@@ -122,9 +130,8 @@ def load_range_test(folder: StudyFolder) -> RangeTest:
     try:
         values: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         curves = tuple(RangeTestCurve.from_dict(curve) for curve in values["curves"])
-        return RangeTest(
-            curves, Suggestion.from_dict(values["suggestion"]), task=values["task"], folder=folder
-        )
+        suggestion = Suggestion.from_dict(values["suggestion"])
+        return RangeTest(curves, suggestion, task=values["task"], folder=folder, key=values["key"])
     except FileNotFoundError:
         raise RecordError(f"{folder.name}: no finished range test there ({path} is missing)") from None
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -50,7 +50,7 @@ class RangeTestRecord:
         self._open = ExitStack()
         self._seed: int | None = None
         self._average = RunningAverage(plan.smoothing)
-        self._facts: dict[str, Any] = {}
+        self._facts: Mapping[str, Any] = {}
         self._steps = 0
 
     def begin(self, seed: int, steps: int, facts: dict[str, Any]) -> None:  # noqa: ARG002
@@ -68,7 +68,7 @@ class RangeTestRecord:
 
     def finish(self, curves: Sequence[RangeTestCurve], suggestion: Suggestion) -> None:
         """Write the curves' files and the summary, and end the run."""
-        write_curves(self.folder, self._task, curves, suggestion)
+        write_curves(self.folder, self._task, curves, suggestion, self._main.key)
         for name in ("curve.csv", "curve.json", "curve.png"):
             self._main.artifact(name)
         bracket = suggestion.bracket
@@ -137,14 +137,19 @@ class RangeTestRecord:
 
 
 def write_curves(
-    folder: StudyFolder, task: str, curves: Sequence[RangeTestCurve], suggestion: Suggestion
+    folder: StudyFolder, task: str, curves: Sequence[RangeTestCurve], suggestion: Suggestion, key: str
 ) -> None:
-    """Write `curve.json`, `curve.csv` (one row a step) and `curve.png` into the folder."""
+    """Write `curve.json`, `curve.csv` (one row a step) and `curve.png` into the folder; `key` is the run's."""
     from lrsearch.report.plots import plot_range_test, save
 
     write_json(
         folder.path / "curve.json",
-        {"task": task, "suggestion": suggestion.to_dict(), "curves": [curve.to_dict() for curve in curves]},
+        {
+            "task": task,
+            "key": key,
+            "suggestion": suggestion.to_dict(),
+            "curves": [curve.to_dict() for curve in curves],
+        },
     )
     with (folder.path / "curve.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)

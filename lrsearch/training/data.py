@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.data import IterableDataset
 
 from lrsearch.errors import InputError
-from lrsearch.training.state import is_one_shot, preserve_random_state, seed_everything
+from lrsearch.training.state import is_one_shot, preserve_random_state, seed_everything, seed_loaders
 
 _TARGET_NAMES = ("labels", "label", "targets", "target", "y")
 _FINGERPRINT_ITEMS = 64
@@ -19,17 +21,15 @@ _FINGERPRINT_ITEMS = 64
 def endless(loader: Iterable[Any], needed: int) -> Iterator[Any]:
     """Yields batches for ever, starting the loader again at its end.
 
-    Raises InputError where the loader is empty, or is a generator that ends before `needed` batches.
+    Raises InputError where the loader has fewer than two batches, before the first is handed out, and where
+    it is a generator that ends before `needed` batches.
     """
     count = 0
     while True:
         before = count
-        for batch in loader:
+        for batch in loader if count else _two_or_more(loader):
             count += 1
             yield batch
-        if count < 2:
-            problem = "yields a single batch" if count else "yields no batch"
-            raise InputError("train_loader", loader, problem, "hand over a loader with at least two batches")
         if count == before or is_one_shot(loader):
             raise InputError(
                 "train_loader",
@@ -37,6 +37,16 @@ def endless(loader: Iterable[Any], needed: int) -> Iterator[Any]:
                 f"is a generator that ended after {count} batches of the {needed} that are needed",
                 "hand over a DataLoader or another iterable that can be iterated twice",
             )
+
+
+def _two_or_more(loader: Iterable[Any]) -> Iterator[Any]:
+    batches = iter(loader)
+    first = list(itertools.islice(batches, 2))
+    if len(first) < 2:
+        problem = "yields a single batch" if first else "yields no batch"
+        raise InputError("train_loader", loader, problem, "hand over a loader with at least two batches")
+    yield from first
+    yield from batches
 
 
 def batch_count(loader: Iterable[Any]) -> int | None:
@@ -109,7 +119,9 @@ def describe_data(loader: Iterable[Any] | None) -> dict[str, Any] | None:
     if loader is None:
         return None
     dataset: Any = getattr(loader, "dataset", loader)
-    items = len(dataset) if hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__") else None
+    # An IterableDataset has an inherited __getitem__ that raises, and may have a length.
+    indexed = hasattr(dataset, "__getitem__") and not isinstance(dataset, IterableDataset)
+    items = len(dataset) if indexed and hasattr(dataset, "__len__") else None
     return {
         "name": type(dataset).__name__,
         "items": items,
@@ -122,8 +134,9 @@ def describe_data(loader: Iterable[Any] | None) -> dict[str, Any] | None:
 def _fingerprint(dataset: Any, items: int) -> str:
     digest = hashlib.sha256(str(items).encode())
     taken = min(items, _FINGERPRINT_ITEMS)
-    with preserve_random_state():
+    with preserve_random_state(loaders=(dataset,)):
         seed_everything(0)  # a data set that augments at random has one fingerprint too
+        seed_loaders((dataset,), 0)
         for k in range(taken):
             _feed(digest, dataset[k * items // taken])
     return digest.hexdigest()[:16]

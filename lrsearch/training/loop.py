@@ -60,13 +60,13 @@ class Training:
     def __post_init__(self) -> None:
         self.scaler = torch.amp.GradScaler(self.device.type) if self.precision == "16" else None
         self.takes_closure = _needs_closure(self.optimizer)
-        self._checked = False
+        self._checked = self._updated = False
         self._trained = [p for group in self.optimizer.param_groups for p in group["params"]]
         if self.takes_closure and self.scaler is not None:
             raise InputError(
                 "precision",
                 self.precision,
-                f"{type(self.optimizer).__name__} evaluates the loss several times a step: no GradScaler follows",
+                f"no GradScaler follows {type(self.optimizer).__name__}, which takes the loss several times",
                 "use precision='32' or 'bf16'",
             )
 
@@ -113,9 +113,16 @@ class Training:
             else:
                 loss = self._backward(drawn)
                 done = self._step()
-            self._checked = True
             if done:
+                self._updated = True
                 return loss
+        if not self._updated:
+            raise InputError(
+                "precision",
+                self.precision,
+                "the gradient of the first batches is not finite at any scale",
+                "use precision='bf16' or '32'",
+            )
         return torch.full((), float("inf"), device=self.device)
 
     def _backward(self, drawn: list[Any]) -> Tensor:
@@ -127,6 +134,7 @@ class Training:
                 loss = loss / self.accumulate
             (loss if self.scaler is None else self.scaler.scale(loss)).backward()  # type: ignore[no-untyped-call]
             losses.append(loss.detach().reshape(()))
+        self._checked = True
         return losses[0] if len(losses) == 1 else torch.stack(losses).sum()
 
     def _step(self) -> bool:
@@ -167,6 +175,8 @@ class Training:
             raise
         except Exception as error:
             reason = f"{type(error).__name__}: {first_line(error)}"
+            if self.loss is None and self.step is None:
+                raise _no_loss(f"and the model makes none of its first batch {shapes} ({reason})") from error
             raise InputError(
                 "train_loader",
                 shapes,
@@ -176,6 +186,8 @@ class Training:
         if not isinstance(loss, Tensor):
             raise InputError("loss", loss, f"returned a {type(loss).__name__}", "return a scalar tensor")
         if loss.numel() != 1:
+            if self.loss is None and self.step is None:
+                raise _no_loss(f"and the model returned {describe(loss)}")
             raise InputError("loss", describe(loss), "is not a scalar", "reduce it, e.g. with .mean()")
         if not loss.requires_grad:
             raise InputError(
@@ -228,6 +240,11 @@ def fit(training: Training, schedule: Schedule, steps: int, observe: Observer) -
         lrs.clear()
         losses.clear()
     return Outcome(steps)
+
+
+def _no_loss(problem: str) -> InputError:
+    mend = "hand over loss(outputs, targets), or step(model, batch)"
+    return InputError("loss", None, f"is missing, {problem}", mend)
 
 
 def _needs_closure(optimizer: Optimizer) -> bool:

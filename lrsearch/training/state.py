@@ -241,10 +241,8 @@ class _HeldTensor:
 
     def restore(self) -> None:
         tensor = self.tensor
-        if self.is_leaf:
-            if not tensor.is_leaf:  # a buffer that was updated with a value that has a graph
-                tensor.detach_()
-            tensor.grad = None  # it may have another dtype or device than the data that come back
+        if self.is_leaf and not tensor.is_leaf:  # a buffer that was updated with a value that has a graph
+            tensor.detach_()
         # Through `data` and not the tensor: a graph that was built before the block stays valid.
         _cells(self.data).copy_(self.kept())
         tensor.data = self.data

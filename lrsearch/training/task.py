@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 
 from lrsearch.errors import InputError
@@ -86,6 +87,14 @@ def check_parts(model: object, loss: object, optimizer: object) -> None:
             "hand over e.g. torch.optim.SGD(model.parameters(), lr=0.1)",
         )
     modules = [module for module in (model, loss) if isinstance(module, nn.Module)]
+    for module in modules:
+        if name := next((name for name, p in module.named_parameters() if is_lazy(p)), None):
+            raise InputError(
+                "model",
+                type(model).__name__,
+                f"{name} is not initialised yet",
+                "run one batch through it first",
+            )
     parameters = {id(p) for module in modules for p in module.parameters()}
     trained = [p for group in optimizer.param_groups for p in group["params"]]
     foreign = sum(id(p) not in parameters for p in trained)

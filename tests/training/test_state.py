@@ -8,6 +8,7 @@ import itertools
 import math
 import random
 import tempfile
+from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, get_args
@@ -88,7 +89,7 @@ def describe(path: str, value: object, into: Fingerprint) -> None:
         into[f"{path} keys"] = [Identity(key) if isinstance(key, Tensor) else key for key in value]
         for index, item in enumerate(value.values()):
             describe(f"{path}[{into[f'{path} keys'][index]}]", item, into)  # type: ignore[index]
-    elif isinstance(value, (list, tuple, set)):
+    elif isinstance(value, (list, tuple, set, deque)):
         into[f"{path} is"] = Identity(value)
         into[f"{path} length"] = len(value)
         for index, item in enumerate(value):
@@ -142,7 +143,7 @@ def disturb(setup: Setup) -> None:
     setup.model.train(not setup.model.training)
     for parameter in setup.model.parameters():
         parameter.requires_grad_(not parameter.requires_grad)
-    setup.model.register_buffer("extra", torch.ones(2))
+    setup.model.register_buffer("extra", torch.ones(2), persistent=False)
     setup.model.register_forward_hook(lambda *_: None)
     setup.optimizer.register_step_post_hook(lambda *_: None)
     setup.optimizer.param_groups[0]["note"] = 1
@@ -282,6 +283,12 @@ def delete_bias(model: Any) -> None:
     del model[0].bias
 
 
+def reorder_parameters(model: Any) -> None:
+    weight = model[0].weight
+    del model[0].weight
+    model[0].weight = weight
+
+
 def clear_gradients(model: Any) -> None:
     model.zero_grad(set_to_none=True)
 
@@ -313,6 +320,7 @@ def parametrize_weight(model: Any) -> None:
         swap_parameter,
         swap_layer,
         delete_bias,
+        reorder_parameters,
         clear_gradients,
         scale_gradients,
         give_buffer_a_graph,
@@ -358,6 +366,14 @@ def test_arrays_in_optimizer_state_come_back() -> None:
     assert setup.optimizer.state[parameter]["history"].tolist() == [0.0, 1.0, 2.0]
 
 
+def test_a_function_in_a_param_group_stays_the_same() -> None:
+    setup = build("Adam")
+    setup.optimizer.param_groups[0]["callback"] = setup.model.forward
+    with preserve_state(setup.model, setup.optimizer):
+        pass
+    assert setup.optimizer.param_groups[0]["callback"].__self__ is setup.model
+
+
 @pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
 def test_torchscript_model() -> None:
     model = torch.jit.script(nn.Sequential(nn.Linear(FEATURES, 2), nn.BatchNorm1d(2)))
@@ -382,7 +398,9 @@ def allocated(profiler: profile) -> list[int]:
 def test_memory_is_one_copy_at_most(keep: Keep) -> None:
     first, second = nn.Linear(256, 256, bias=False), nn.Linear(256, 256, bias=False)
     first.weight = second.weight
-    model = nn.Sequential(first, second, nn.Linear(256, 256, bias=False))
+    shares_memory = nn.Linear(256, 256, bias=False).requires_grad_(False)
+    shares_memory.weight.data = first.weight.data
+    model = nn.Sequential(first, second, shares_memory, nn.Linear(256, 256, bias=False))
     optimizer = torch.optim.Adam(model.parameters())
     model(torch.randn(2, 256)).sum().backward()
     optimizer.step()
@@ -433,6 +451,17 @@ def test_random_state_alone() -> None:
     with preserve_random_state([data]):
         inside = draw()
     assert draw() == inside
+
+
+def test_random_numbers_of_a_data_set_that_is_no_dataset() -> None:
+    class Rows(list[int]):
+        rng = None
+
+    rows = Rows([1, 2])
+    rows.rng = random.Random(1)  # type: ignore[assignment]
+    with preserve_random_state([DataLoader(rows)]):  # type: ignore[arg-type]
+        inside = rows.rng.random()  # type: ignore[attr-defined]
+    assert rows.rng.random() == inside  # type: ignore[attr-defined]
 
 
 def test_sampler_epoch_comes_back() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -98,17 +99,19 @@ class Recurrent(nn.Module):
         self.hidden: Tensor | None = None
         self.calls = 0
         self.seen: list[float] = []
+        self.latest: deque[float] = deque(maxlen=2)
 
     def forward(self, inputs: Tensor) -> Tensor:
         output, hidden = self.cell(inputs[:, None], self.hidden)
         self.hidden = hidden.detach()
         self.calls += 1
         self.seen.append(float(hidden.detach().sum()))
+        self.latest.append(self.seen[-1])
         return self.out(output[:, -1])  # type: ignore[no-any-return]
 
 
 class Buffers(nn.Module):
-    """A buffer that is not in the state_dict, one with expanded dimensions, and a generator of its own."""
+    """A buffer that is not in the state_dict, an expanded one, a tuple of tensors and a generator."""
 
     running: Tensor
     mask: Tensor
@@ -119,10 +122,13 @@ class Buffers(nn.Module):
         self.register_buffer("running", torch.zeros(FEATURES), persistent=False)
         self.register_buffer("mask", torch.ones(1).expand(4, FEATURES))
         self.noise = torch.Generator().manual_seed(5)
+        self.range = (torch.zeros(FEATURES), torch.zeros(FEATURES))
 
     def forward(self, inputs: Tensor) -> Tensor:
         with torch.no_grad():
             self.running += inputs.mean(0)
+            self.range[0].add_(inputs.amin(0))
+            self.range[1].add_(inputs.amax(0))
         noisy = inputs + torch.rand(inputs.shape, generator=self.noise)
         return self.out(noisy * self.mask - self.running)  # type: ignore[no-any-return]
 

@@ -1,0 +1,83 @@
+"""What trials are given and give back: frozen, and plain JSON both ways."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+TrialStatus = Literal["complete", "diverged", "failed"]
+
+
+@dataclass(frozen=True)
+class TrialSpec:
+    """One training: the peak `lr`, the schedule as its `to_dict`, the seed and the number of updates.
+
+    `log_every` thins what is recorded of the training losses: every so many steps, and always the last.
+    """
+
+    stage: str
+    lr: float
+    schedule: Mapping[str, Any]
+    seed: int
+    steps: int
+    log_every: int = 1
+
+    @property
+    def key(self) -> str:
+        """The same for the same training, whatever stage asks for it: 16 hexadecimal digits."""
+        what = {"lr": self.lr, "schedule": dict(self.schedule), "seed": self.seed, "steps": self.steps}
+        return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON."""
+        return {**asdict(self), "schedule": dict(self.schedule)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> TrialSpec:
+        """The spec that `to_dict` wrote."""
+        return cls(**values)
+
+
+@dataclass(frozen=True)
+class MetricSummary:
+    """The last value of a metric, and its best."""
+
+    final: float
+    best: float
+
+
+@dataclass(frozen=True)
+class TrialResult:
+    """How a trial went. A diverged one is no failure; a failed one raised, and `error` says what.
+
+    `initial_loss` is the training loss before the first update, `warnings` what the training left out.
+    """
+
+    spec: TrialSpec
+    status: TrialStatus
+    steps_done: int
+    seconds: float
+    initial_loss: float | None = None
+    metrics: Mapping[str, MetricSummary] = field(default_factory=dict)
+    error: str | None = None
+    warnings: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON."""
+        values = asdict(self)
+        values["spec"] = self.spec.to_dict()
+        values["warnings"] = list(self.warnings)
+        return values
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> TrialResult:
+        """The result that `to_dict` wrote."""
+        parts = {
+            "spec": TrialSpec.from_dict(values["spec"]),
+            "metrics": {name: MetricSummary(**summary) for name, summary in values["metrics"].items()},
+            "warnings": tuple(values["warnings"]),
+        }
+        return cls(**{**values, **parts})

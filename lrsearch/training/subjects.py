@@ -1,0 +1,271 @@
+"""What can be swept: a model in use, a task, a training loop of one's own."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, TypeGuard
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from lrsearch.core.plan import SweepPlan
+from lrsearch.core.results import TrialSpec
+from lrsearch.errors import InputError, StopTrial
+from lrsearch.training.data import batch_count
+from lrsearch.training.loop import Observer, Outcome, Training, fit
+from lrsearch.training.schedules import Sweep
+from lrsearch.training.state import (
+    Keep,
+    is_one_shot,
+    preserve_random_state,
+    preserve_state,
+    seed_everything,
+    seed_loaders,
+)
+from lrsearch.training.task import (
+    LossFunction,
+    StepFunction,
+    Task,
+    check_loss,
+    check_parts,
+    choose_device,
+    device_of,
+)
+from lrsearch.training.trial import Trial
+
+Begin = Callable[[Mapping[str, Any]], None]
+"""Called with what is trained, as plain JSON, before the first update."""
+TrainFunction = Callable[[Trial], None]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """A model in use with its optimizer, loss and loader: swept from its present weights, and put back."""
+
+    model: nn.Module
+    optimizer: Optimizer
+    loss: LossFunction | None
+    train_loader: Iterable[Any]
+    step: StepFunction | None = None
+    keep: Keep = "device"
+
+    def check(self, plan: SweepPlan, device: str | torch.device | None) -> torch.device:
+        """Raises InputError for parts that cannot be trained together; returns the model's device."""
+        check_loss(self.loss, self.step)
+        check_parts(self.model, self.loss, self.optimizer)
+        _check_loader(self.train_loader, plan)
+        here = device_of(self.model)
+        if device is not None and choose_device(device).type != here.type:
+            raise InputError(
+                "device",
+                str(device),
+                f"the model is on {here}",
+                f"move it with model.to({str(device)!r}) before making the optimizer",
+            )
+        return here
+
+    def steps(self, plan: SweepPlan) -> int:
+        """Steps of the sweep."""
+        return plan.steps_for(batch_count(self.train_loader))
+
+    def run(
+        self,
+        plan: SweepPlan,
+        schedule: Sweep,
+        seed: int,
+        device: torch.device,
+        begin: Begin,
+        observe: Observer,
+    ) -> Outcome:
+        """One sweep, after which everything is as before; a model in train mode keeps its frozen parts in
+        eval mode.
+        """
+        whole = nn.ModuleList([self.model, self.loss]) if isinstance(self.loss, nn.Module) else self.model
+        with preserve_state(whole, self.optimizer, loaders=(self.train_loader,), keep=self.keep):
+            seed_everything(seed)
+            seed_loaders((self.train_loader,), seed)
+            if not self.model.training:
+                self.model.train()
+            training = _training(
+                self.model, self.optimizer, self.loss, self.train_loader, self.step, plan, device
+            )
+            begin(training.facts())
+            return fit(training, schedule, self.steps(plan), observe)
+
+
+@dataclass(frozen=True)
+class Fresh:
+    """A task: a new model for every seed."""
+
+    task: Task
+
+    def check(self, plan: SweepPlan, device: str | torch.device | None) -> torch.device:
+        """Raises InputError for a loader that cannot be swept; returns the device to train on."""
+        _check_loader(self.task.train_loader, plan)
+        return choose_device(device)
+
+    def steps(self, plan: SweepPlan) -> int:
+        """Steps of the sweep."""
+        return plan.steps_for(batch_count(self.task.train_loader))
+
+    def run(
+        self,
+        plan: SweepPlan,
+        schedule: Sweep,
+        seed: int,
+        device: torch.device,
+        begin: Begin,
+        observe: Observer,
+    ) -> Outcome:
+        """One sweep of the seed's model; the global random state is put back afterwards."""
+        task = self.task
+        with preserve_random_state(loaders=(task.train_loader,)):
+            seed_everything(seed)
+            seed_loaders((task.train_loader,), seed)
+            model, optimizer = task.build(plan.max_lr, device)
+            check_parts(model, task.loss, optimizer)
+            model.train()
+            training = _training(model, optimizer, task.loss, task.train_loader, task.step, plan, device)
+            begin(training.facts())
+            return fit(training, schedule, self.steps(plan), observe)
+
+
+@dataclass(frozen=True)
+class OwnLoop:
+    """A training function ``train(trial)``, which is handed the sweep as its schedule."""
+
+    train: TrainFunction
+
+    def check(self, plan: SweepPlan, device: str | torch.device | None) -> torch.device:
+        """Raises InputError for a setting that a loop of one's own decides itself; returns the device to
+        train on.
+        """
+        defaults = SweepPlan()
+        for name in ("accumulate", "clip", "precision"):
+            value = getattr(plan, name)
+            if value != getattr(defaults, name):
+                raise InputError(name, value, "is the business of your training function", "leave it out")
+        return choose_device(device)
+
+    def steps(self, plan: SweepPlan) -> int:
+        """Steps of the sweep."""
+        return plan.steps_for(None)
+
+    def run(
+        self,
+        plan: SweepPlan,
+        schedule: Sweep,
+        seed: int,
+        device: torch.device,
+        begin: Begin,
+        observe: Observer,
+    ) -> Outcome:
+        """One sweep; random states are put back afterwards, all else is the function's own.
+
+        Raises InputError where the function never reports a training loss, leaves steps out, does not build
+        the schedule, or trains at other lrs.
+        """
+        watch = _SweepWatch(observe)
+        spec = TrialSpec(
+            stage="range-test", lr=plan.max_lr, schedule=schedule.to_dict(), seed=seed, steps=self.steps(plan)
+        )
+        trial = Trial(spec, device, record=watch.record, monitor=watch.monitor)
+        begin({"device": str(device)})
+        with preserve_random_state(), suppress(StopTrial):  # the watch knows why it stopped
+            seed_everything(seed)
+            self.train(trial)
+        found = trial.result().warnings
+        if found:
+            raise InputError(
+                "train",
+                self.train,
+                found[0],
+                "build trial.schedule; after each update call its step() and trial.report(step, train_loss=…)",
+            )
+        return watch.outcome or Outcome(spec.steps)
+
+
+def is_train_function(value: object) -> TypeGuard[TrainFunction]:
+    """Whether a value is a training loop of one's own: a function, and no model."""
+    return callable(value) and not isinstance(value, (nn.Module, type))
+
+
+class _SweepWatch:
+    """Turns a trial's reports into the sweep's points, one a step."""
+
+    def __init__(self, observe: Observer) -> None:
+        self.outcome: Outcome | None = None
+        self._observe = observe
+        self._step = 0
+        self._reason: str | None = None
+
+    def record(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Hands a point on, and keeps what the sweep says to it."""
+        if "train/loss" not in metrics or "lr" not in metrics:
+            return
+        if step != self._step + 1:
+            raise InputError("step", step, f"follows step {self._step}", "report every step of a range test")
+        self._step = step
+        self._reason = self._observe(step, metrics["lr"], metrics["train/loss"])
+
+    def monitor(self, loss: float) -> str | None:
+        """The reason to stop, if any, after the report of a training loss."""
+        if not math.isfinite(loss):
+            self.outcome = Outcome(self._step, stopped_at=self._step + 1, reason="not_finite")
+            return "not_finite"
+        if self._reason is not None:
+            self.outcome = Outcome(self._step, stopped_at=self._step, reason=self._reason)
+        return self._reason
+
+
+def _check_loader(loader: Iterable[Any], plan: SweepPlan) -> None:
+    if not isinstance(loader, Iterable):
+        raise InputError("train_loader", loader, "is not iterable", "hand over a DataLoader")
+    batches = batch_count(loader)
+    if batches is not None and batches < 2:
+        raise InputError(
+            "train_loader",
+            loader,
+            f"has {batches} batches" if batches != 1 else "has a single batch",
+            "hand over at least two; a smaller batch_size makes more",
+        )
+    if is_one_shot(loader):
+        if plan.repeats > 1:
+            raise InputError(
+                "repeats",
+                plan.repeats,
+                "the loader is a generator, which can be read once only",
+                "give repeats=1 or a DataLoader",
+            )
+        warnings.warn(
+            "train_loader is a generator: the batches that the sweep reads cannot be put back",
+            UserWarning,
+            stacklevel=2,
+        )
+
+
+def _training(
+    model: nn.Module,
+    optimizer: Optimizer,
+    loss: LossFunction | None,
+    loader: Iterable[Any],
+    step: StepFunction | None,
+    plan: SweepPlan,
+    device: torch.device,
+) -> Training:
+    return Training(
+        model=model,
+        optimizer=optimizer,
+        train_loader=loader,
+        loss=loss,
+        step=step,
+        accumulate=plan.accumulate,
+        clip=plan.clip,
+        precision=plan.precision,
+        device=device,
+    )

@@ -1,0 +1,256 @@
+"""What a range test costs: beside a bare training loop, beside other packages, and before its first step.
+
+Every round times each contestant once, on the same net, data, optimizer and loader (`workload.py`), in one
+process, with one torch thread, in an order drawn anew each round. A contestant's ratio is its time a step over
+the mean of that round's two bare loops; `bare A / bare B` tells the noise. What is inside of the timed section
+is said in `ours.py` and `peers.py`. The naive way takes fewer steps than the others, so that its ratio is scaled.
+
+Shown are the median over the rounds, its bootstrap 95% interval (percentiles of 10,000 resamples), and the
+extremes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import gc
+import json
+import os
+import platform
+import random
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, fields
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from tests.bench import costs, ours, peers
+from tests.bench.workload import Sample, Workload, bare, calibrate
+
+RESULTS = Path(__file__).parent / "results"
+ROUNDS = 15
+STEPS = {1: 1000, 20: 200}
+"""Steps a sweep, by milliseconds a step; fewer at 20 ms, so that all ends in a quarter of an hour."""
+NAIVE_STEPS = 50
+NOISE, UNTRACKED, TRACKED = "bare A / bare B", "lrsearch, untracked", "lrsearch, tracked to SQLite"
+TARGETS = {
+    ("1 ms", UNTRACKED): 1.05,
+    ("20 ms", UNTRACKED): 1.05,
+    ("1 ms", TRACKED): 1.25,
+    ("20 ms", TRACKED): 1.03,
+} | {("cost", name): target for name, target in costs.TARGETS.items()}
+
+Contestant = Callable[[], Sample]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One thing timed in one round: a sweep at a step size, with its ratio, or a ``cost`` in seconds."""
+
+    at: str
+    name: str
+    round: int
+    seconds: float
+    steps: int | None = None
+    ratio: float | None = None
+
+
+@dataclass(frozen=True)
+class Figure:
+    """All rounds of one thing: of its ratio, or of a cost in seconds. `ms_a_step` is a median too."""
+
+    at: str
+    name: str
+    rounds: int
+    median: float
+    low: float
+    high: float
+    least: float
+    most: float
+    ms_a_step: float | None
+    target: float | None
+
+
+@dataclass(frozen=True)
+class Report:
+    """Every row, what follows from them, why a peer is missing, and what it was measured with."""
+
+    rows: list[Row]
+    figures: list[Figure]
+    missing: dict[str, str]
+    setting: dict[str, Any]
+
+
+def main(arguments: list[str]) -> None:
+    """Measures, prints the tables, and writes `results/overhead.csv` and `.json` (not with ``--short``)."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.bench overhead",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--rounds", type=int, help=f"paired rounds ({ROUNDS}, with --short 3)")
+    parser.add_argument(
+        "--steps-20ms", type=int, default=STEPS[20], help="steps a sweep at 20 ms (%(default)s)"
+    )
+    parser.add_argument("--short", action="store_true", help="200 steps, none of 20 ms; nothing is written")
+    given = parser.parse_args(arguments)
+    steps = {1: 200} if given.short else {1: STEPS[1], 20: given.steps_20ms}
+    report = measure(steps, given.rounds or (3 if given.short else ROUNDS))
+    show(report, Console())
+    if not given.short:
+        command = " ".join(["python -m tests.bench overhead", *arguments])
+        write(report, command, RESULTS)
+
+
+def measure(steps: dict[int, int], rounds: int) -> Report:
+    """Times the costs, then every contestant at each step size; `steps` a sweep by milliseconds a step."""
+    torch.set_num_threads(1)
+    begin = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder)
+        rows = [
+            Row("cost", name, k, seconds)
+            for name, all_seconds in costs.measure(place, rounds).items()
+            for k, seconds in enumerate(all_seconds)
+        ]
+        able, versions, missing = peers.able_peers(Workload(width=8, steps=20), place)
+        widths = {}
+        for step_ms, count in steps.items():
+            widths[f"{step_ms} ms"] = width = calibrate(step_ms / 1e3)
+            entrants = contestants(Workload(width, count), able, place)
+            rows += _rounds(f"{step_ms} ms", entrants, rounds)
+    setting = {
+        "date": time.strftime("%Y-%m-%d", time.gmtime()),
+        "minutes": round((time.monotonic() - begin) / 60, 1),
+        "machine": _machine(),
+        "versions": {name: version(name) for name in ("lrsearch", "torch", "mlflow")} | versions,
+        "python": platform.python_version(),
+        "hidden_units": widths,
+    }
+    return Report(rows, list(summarize(rows)), missing, setting)
+
+
+def contestants(work: Workload, able: dict[str, peers.Peer], place: Path) -> dict[str, Contestant]:
+    """Who sweeps, by the name in the table."""
+    naive = Workload(work.width, min(NAIVE_STEPS, work.steps))
+    return {
+        "bare A": partial(bare, work),
+        "bare B": partial(bare, work),
+        UNTRACKED: partial(ours.untracked, work),
+        TRACKED: partial(ours.tracked, work, place),
+        **{name: partial(peer, work, place) for name, peer in able.items()},
+        "mlflow.log_metrics a step": partial(peers.naive_mlflow, naive, place),
+    }
+
+
+def _rounds(at: str, entrants: dict[str, Contestant], rounds: int) -> Iterator[Row]:
+    order = random.Random(0)
+    for k in range(-1, rounds):  # the first round only warms up
+        samples = {}
+        for name in order.sample(list(entrants), len(entrants)):
+            gc.collect()
+            with peers.quiet():
+                samples[name] = entrants[name]()
+        print(f"{at}: round {k + 1} of {rounds}", file=sys.stderr)
+        if k >= 0:
+            yield from _rows(at, k, samples)
+
+
+def _rows(at: str, k: int, samples: dict[str, Sample]) -> Iterator[Row]:
+    a, b = (samples[name].seconds / samples[name].steps for name in ("bare A", "bare B"))
+    yield Row(at, NOISE, k, samples["bare A"].seconds, samples["bare A"].steps, a / b)
+    for name, sample in samples.items():
+        ratio = sample.seconds / sample.steps / ((a + b) / 2)
+        yield Row(at, name, k, sample.seconds, sample.steps, ratio)
+        if isinstance(sample, ours.TrackedSample):
+            yield Row("cost", f"run opened, mirror started and connected ({at})", k, sample.opening_s)
+            yield Row(
+                "cost", f"sweep's end to the last point committed ({at}, in its ratio)", k, sample.tail_s
+            )
+
+
+def summarize(rows: Sequence[Row]) -> Iterator[Figure]:
+    """Median, bootstrap interval and extremes of everything that was timed."""
+    groups: dict[tuple[str, str], list[Row]] = defaultdict(list)
+    for row in rows:
+        groups[row.at, row.name].append(row)
+    for (at, name), group in groups.items():
+        values = np.array([row.seconds if row.ratio is None else row.ratio for row in group])
+        resamples = np.random.default_rng(0).choice(values, (10_000, len(values)))
+        low, high = np.percentile(np.median(resamples, axis=1), [2.5, 97.5])
+        a_step = [row.seconds / row.steps for row in group if row.steps]
+        yield Figure(
+            at=at,
+            name=name,
+            rounds=len(group),
+            median=float(np.median(values)),
+            low=float(low),
+            high=float(high),
+            least=float(values.min()),
+            most=float(values.max()),
+            ms_a_step=1e3 * float(np.median(a_step)) if a_step else None,
+            target=TARGETS.get((at, name)),
+        )
+
+
+def show(report: Report, console: Console) -> None:
+    """Prints a table a step size and one of the costs, the targets beside the figures."""
+    for at in dict.fromkeys(figure.at for figure in reversed(report.figures)):
+        unit, digits = ("s", 3) if at == "cost" else ("ratio", 3)
+        table = Table("", unit, "95%", "least … most", "ms a step", "target", title=at, title_justify="left")
+        for figure in sorted((f for f in report.figures if f.at == at), key=lambda f: f.median):
+            table.add_row(
+                figure.name,
+                f"{figure.median:.{digits}f}",
+                f"{figure.low:.{digits}f} … {figure.high:.{digits}f}",
+                f"{figure.least:.{digits}f} … {figure.most:.{digits}f}",
+                f"{figure.ms_a_step:.3f}" if figure.ms_a_step else "",
+                _judged(figure),
+            )
+        console.print(table)
+    for name, reason in report.missing.items():
+        console.print(f"{name} did not run here: {reason}", markup=False)
+    console.print(report.setting, markup=False)
+
+
+def _judged(figure: Figure) -> str:
+    if figure.target is None:
+        return ""
+    return f"≤ {figure.target} {'reached' if figure.median <= figure.target else 'MISSED'}"
+
+
+def write(report: Report, command: str, folder: Path) -> None:
+    """Writes `overhead.csv`, a row a timing, and `overhead.json`, the figures and what they were measured with."""
+    folder.mkdir(exist_ok=True)
+    with (folder / "overhead.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, [field.name for field in fields(Row)])
+        writer.writeheader()
+        writer.writerows(asdict(row) for row in report.rows)
+    summary = {
+        "command": command,
+        **report.setting,
+        "missing": report.missing,
+        "figures": [asdict(figure) for figure in report.figures],
+    }
+    (folder / "overhead.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
+
+
+def _machine() -> str:
+    """Processor, cores and system, without a name."""
+    model = platform.processor() or platform.machine()
+    if (cpuinfo := Path("/proc/cpuinfo")).is_file():
+        lines = cpuinfo.read_text(encoding="utf-8").splitlines()
+        model = next(
+            (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), model
+        )
+    return f"{model}, {os.cpu_count()} cores, {platform.system()}"

@@ -1,0 +1,640 @@
+"""The range test in Python: curves with known answers, and everything put back afterwards."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import lrsearch
+from lrsearch import RangeTest, Task
+from tests.training.test_state import changes, fingerprint
+from tests.training.zoo import CLASSES, FEATURES, ZOO, Setup, build, train
+
+
+class Point(nn.Module):
+    """One parameter, 1 at first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.x = nn.Parameter(torch.ones(()))
+
+    def forward(self) -> Tensor:
+        return self.x
+
+
+BATCHES = [torch.zeros(1)] * 4
+
+
+def sweep(model: nn.Module, optimizer: Any = None, **arguments: Any) -> RangeTest:
+    """A range test that leaves no record, under SGD unless told otherwise."""
+    optimizer = optimizer or torch.optim.SGD(model.parameters(), lr=0.1)
+    return lrsearch.range_test(
+        model, optimizer, **{"steps": 60, "tracking": False, "progress": False, **arguments}
+    )
+
+
+def quadratic(curvature: float, offset: float = 0.0) -> Callable[[nn.Module, Tensor], Tensor]:
+    """Under SGD this loss, curvature/2 x**2, shrinks below an lr of 2/curvature and explodes above."""
+    return lambda model, batch: 0.5 * curvature * model() ** 2 + offset
+
+
+def scripted(losses: list[float]) -> Callable[[nn.Module, Tensor], Tensor]:
+    """A step whose losses are given beforehand, and whose gradient is 0."""
+    left = iter(losses)
+    return lambda model, batch: model() * 0 + next(left)
+
+
+def classifier() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(FEATURES, 16), nn.ReLU(), nn.Linear(16, CLASSES))
+
+
+def batches(count: int = 8, rows: int = 16) -> list[tuple[Tensor, Tensor]]:
+    """Data that can be learnt: the class is the largest of three features."""
+    generator = torch.Generator().manual_seed(1)
+    inputs = torch.randn(count, rows, FEATURES, generator=generator)
+    return [(x, x[:, :CLASSES].argmax(1)) for x in inputs]
+
+
+LOSS: Callable[[Tensor, Tensor], Tensor] = nn.CrossEntropyLoss()
+
+
+# --- known answers ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("curvature", [0.02, 1.0, 50.0])
+@pytest.mark.parametrize("steps", [100, 400])
+def test_the_edge_of_a_parabola_is_near_its_critical_lr(curvature: float, steps: int) -> None:
+    targets = 0.3 * torch.randn(50, 8, generator=torch.Generator().manual_seed(0))
+    result = sweep(
+        Point(),
+        step=lambda model, batch: 0.5 * curvature * (model() - batch).square().mean(),
+        train_loader=list(targets),  # without noise x would shrink to 1e-20, and be long in coming back
+        min_lr=1e-4 / curvature,
+        max_lr=1e3 / curvature,
+        steps=steps,
+    )
+    assert result.suggestion.verdict in ("ok", "rules_disagree")
+    bracket = result.suggestion.bracket
+    assert bracket is not None
+    assert bracket.high is not None
+    assert 1 / curvature < bracket.high < 10 / curvature
+    assert result.lr is not None
+    assert bracket.low <= result.lr < 2 / curvature
+
+
+@pytest.mark.parametrize("offset", [-100.0, -0.25, 100.0])
+def test_an_offset_of_the_loss_changes_nothing(offset: float) -> None:
+    """A loss that is negative, or far from 0, is swept as far and answered the same."""
+    plain, moved = (
+        sweep(Point(), step=quadratic(1.0, o), train_loader=BATCHES, min_lr=1e-4, max_lr=1e3, steps=200)
+        for o in (0.0, offset)
+    )
+    assert moved.suggestion.verdict == plain.suggestion.verdict
+    assert moved.curves[0].stop_reason == "rose"
+    assert moved.curves[0].stopped_at == pytest.approx(plain.curves[0].stopped_at, abs=2)
+    assert moved.lr == pytest.approx(plain.lr, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("losses", "verdict"),
+    [
+        ([2.0 - 1e-9 * k for k in range(60)], "flat"),
+        ([2.0 + 0.05 * k for k in range(60)], "only_rising"),
+        ([2.0 - 0.02 * k for k in range(60)], "never_diverged"),
+        ([2.0 - 0.1 * k for k in range(12)] + [math.nan] * 48, "too_few_points"),
+    ],
+)
+def test_a_curve_without_an_answer_gets_a_verdict_and_no_number(losses: list[float], verdict: str) -> None:
+    result = sweep(Point(), step=scripted(losses), train_loader=BATCHES, stop="none")
+    assert (result.suggestion.verdict, result.lr) == (verdict, None)
+
+
+# --- the learning rates -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("spacing", "formula"),
+    [
+        ("log", lambda i: 1e-5 * (1e-1 / 1e-5) ** (i / 59)),
+        ("linear", lambda i: 1e-5 + (1e-1 - 1e-5) * i / 59),
+    ],
+)
+def test_the_lrs_follow_the_formula(spacing: str, formula: Callable[[int], float]) -> None:
+    """Those recorded and those that the optimizer really had, one a step, both ends used."""
+    model = Point()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.7)
+    had: list[float] = []
+
+    def step(model: nn.Module, batch: Tensor) -> Tensor:
+        had.append(optimizer.param_groups[0]["lr"])
+        return quadratic(1.0)(model, batch)
+
+    result = sweep(
+        model, optimizer, step=step, train_loader=BATCHES, min_lr=1e-5, max_lr=1e-1, spacing=spacing
+    )
+    expected = [formula(i) for i in range(60)]
+    assert result.curves[0].recorded_lrs.tolist() == pytest.approx(expected, rel=1e-12)
+    assert had == pytest.approx(expected, rel=1e-9)
+
+
+def test_param_groups_keep_their_ratios_throughout() -> None:
+    model = classifier()
+    groups = [{"params": model[0].parameters(), "lr": 0.1}, {"params": model[2].parameters(), "lr": 0.004}]
+    optimizer = torch.optim.SGD(groups)
+    ratios: list[float] = []
+
+    def step(model: nn.Module, batch: Any) -> Tensor:
+        first, second = (group["lr"] for group in optimizer.param_groups)
+        ratios.append(second / first)
+        return LOSS(model(batch[0]), batch[1])
+
+    result = sweep(model, optimizer, step=step, train_loader=batches(), stop="none", max_lr=1e-2)
+    assert ratios == pytest.approx([0.04] * 60, rel=1e-9)
+    assert [group["lr"] for group in optimizer.param_groups] == [0.1, 0.004]
+    assert result.curves[0].recorded_lrs[-1] == pytest.approx(1e-2)  # lr is the first group's
+
+
+@pytest.mark.parametrize(
+    ("loaded", "accumulate", "steps"),
+    [(5, 1, 100), (250, 1, 250), (250, 2, 125), (1500, 1, 1000), (3000, 2, 1000)],
+)
+def test_the_default_is_one_epoch_of_updates_within_100_and_1000(
+    loaded: int, accumulate: int, steps: int
+) -> None:
+    result = sweep(
+        Point(),
+        step=quadratic(1e-9),
+        train_loader=[torch.zeros(1)] * loaded,
+        steps=None,
+        stop="none",
+        accumulate=accumulate,
+    )
+    assert result.steps == steps
+
+
+class Endless:
+    """An iterable without a length."""
+
+    def __iter__(self) -> Any:
+        return iter(BATCHES)
+
+
+def test_the_default_is_300_where_the_epoch_has_no_length() -> None:
+    result = sweep(Point(), step=quadratic(1e-9), train_loader=Endless(), steps=None, stop="none")
+    assert result.steps == 300
+
+
+# --- when it stops ----------------------------------------------------------------------------------------
+
+VALLEY = [2.0 - 0.05 * k for k in range(30)] + [0.5 + 0.4 * k for k in range(30)]
+
+
+@pytest.mark.parametrize(
+    ("stop", "reason", "earliest", "latest"),
+    [("none", None, 60, 60), ("auto", "rose", 38, 50), ("4x", "4x", 35, 60)],
+)
+def test_stop_rules(stop: str, reason: str | None, earliest: int, latest: int) -> None:
+    """In auto the loss, 2 at first and 0.5 at its lowest, has regained its fall twice: it is at 3.5."""
+    result = sweep(Point(), step=scripted(VALLEY), train_loader=BATCHES, stop=stop, smoothing=0.5)
+    (curve,) = result.curves
+    assert curve.stop_reason == reason
+    assert earliest <= curve.steps <= latest
+    assert curve.stopped_at == (curve.steps if reason else None)
+
+
+def test_the_classic_rule_stops_at_four_times_the_smoothed_minimum() -> None:
+    result = sweep(Point(), step=scripted(VALLEY), train_loader=BATCHES, stop="4x", smoothing=0.5)
+    average, lowest = 0.0, math.inf
+    for i, loss in enumerate(VALLEY, start=1):
+        average = 0.5 * average + 0.5 * loss
+        smoothed = average / (1 - 0.5**i)
+        if smoothed > 4 * lowest:
+            break
+        lowest = min(lowest, smoothed)
+    assert result.curves[0].stopped_at == i
+
+
+@pytest.mark.parametrize("stop", ["auto", "4x", "none"])
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_a_loss_that_is_not_finite_ends_the_record_before_it(stop: str, bad: float) -> None:
+    losses = VALLEY[:30] + [0.5] * 10 + [bad] + [0.5] * 19
+    result = sweep(Point(), step=scripted(losses), train_loader=BATCHES, stop=stop)
+    (curve,) = result.curves
+    assert curve.losses.tolist() == pytest.approx(losses[:40], rel=1e-6)
+    assert (curve.stopped_at, curve.stop_reason) == (41, "not_finite")
+    bracket = result.suggestion.bracket
+    assert bracket is not None
+    assert bracket.high == pytest.approx(float(curve.lrs[40]))
+    assert result.lr is not None
+
+
+def test_nan_at_the_second_step_is_no_input_error() -> None:
+    result = sweep(Point(), step=scripted([1.0, math.nan]), train_loader=BATCHES)
+    assert (result.suggestion.verdict, result.steps, result.curves[0].stopped_at) == ("too_few_points", 1, 2)
+
+
+# --- what a step can be -----------------------------------------------------------------------------------
+
+
+def bare_losses(update: Callable[[nn.Sequential, torch.optim.Optimizer, int], float], steps: int = 60) -> Any:
+    """The same sweep written by hand: log spacing from 1e-4 to 1e-1, plain SGD."""
+    model = classifier()
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    losses = []
+    for i in range(steps):
+        optimizer.param_groups[0]["lr"] = 1e-4 * 1e3 ** (i / (steps - 1))
+        optimizer.zero_grad()
+        losses.append(update(model, optimizer, i))
+    return pytest.approx(losses, rel=1e-4)
+
+
+def ours(**arguments: Any) -> list[float]:
+    model = classifier()
+    return (
+        sweep(model, **{"loss": LOSS, "train_loader": batches(), "min_lr": 1e-4, "max_lr": 1e-1} | arguments)
+        .curves[0]
+        .losses.tolist()
+    )
+
+
+def test_a_plain_sweep_is_a_plain_training() -> None:
+    """The loader of eight batches starts again at its end."""
+
+    def update(model: nn.Sequential, optimizer: torch.optim.Optimizer, i: int) -> float:
+        inputs, targets = batches()[i % 8]
+        loss = LOSS(model(inputs), targets)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        return loss.item()
+
+    assert ours() == bare_losses(update)
+
+
+def test_accumulated_batches_make_one_update_with_their_mean() -> None:
+    def update(model: nn.Sequential, optimizer: torch.optim.Optimizer, i: int) -> float:
+        drawn = [batches()[(3 * i + k) % 8] for k in range(3)]
+        loss: Tensor = torch.stack([LOSS(model(inputs), targets) for inputs, targets in drawn]).mean()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        return loss.item()
+
+    assert ours(accumulate=3) == bare_losses(update)
+
+
+def test_clipping_limits_the_norm_of_the_gradient() -> None:
+    def update(model: nn.Sequential, optimizer: torch.optim.Optimizer, i: int) -> float:
+        inputs, targets = batches()[i % 8]
+        loss = LOSS(model(inputs), targets)
+        loss.backward()  # type: ignore[no-untyped-call]
+        norm = math.sqrt(sum(float(p.grad.square().sum()) for p in model.parameters() if p.grad is not None))
+        for p in model.parameters():
+            assert p.grad is not None
+            p.grad *= min(1.0, 0.05 / norm)
+        optimizer.step()
+        return loss.item()
+
+    clipped = ours(clip=0.05)
+    assert clipped == bare_losses(update)
+    assert clipped != pytest.approx(ours(), rel=1e-4)
+
+
+@pytest.mark.parametrize(("precision", "dtype"), [("bf16", torch.bfloat16), ("16", torch.float16)])
+def test_autocast_sweeps_in_half_precision(precision: str, dtype: torch.dtype) -> None:
+    seen: set[torch.dtype] = set()
+
+    def loss(outputs: Tensor, targets: Tensor) -> Tensor:
+        seen.add(outputs.dtype)
+        return LOSS(outputs.float(), targets)
+
+    assert ours(loss=loss, precision=precision) == pytest.approx(ours(), rel=0.05)
+    assert seen == {dtype}
+
+
+def test_clipping_under_a_scaler_sees_the_unscaled_gradient() -> None:
+    assert ours(precision="16", clip=0.05) == pytest.approx(ours(clip=0.05), rel=0.02)
+
+
+def test_lbfgs_takes_its_closure() -> None:
+    model = classifier()
+    optimizer = torch.optim.LBFGS(model.parameters(), max_iter=3)
+    inputs, targets = batches()[0]
+    (curve,) = sweep(model, optimizer, loss=LOSS, train_loader=[(inputs, targets)] * 2, min_lr=1e-4).curves
+    assert curve.losses[0] == pytest.approx(LOSS(model(inputs), targets).item())
+    assert curve.losses.min() < 0.7 * curve.losses[0]
+
+
+def test_a_line_search_that_leaves_the_first_step_is_divergence_and_no_input_error() -> None:
+    evaluations = 0
+
+    def step(model: nn.Module, batch: Tensor) -> Tensor:
+        nonlocal evaluations
+        evaluations += 1
+        return quadratic(1.0)(model, batch) * (math.nan if evaluations in (2, 3) else 1.0)
+
+    model = Point()
+    optimizer = torch.optim.LBFGS(model.parameters(), max_iter=3)
+    result = sweep(model, optimizer, step=step, train_loader=BATCHES)
+    assert result.steps >= 1
+
+
+class Named(nn.Module):
+    """Takes its inputs by name, as models of language do; returns an object that has the loss."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = classifier()
+
+    def forward(self, pixels: Tensor, labels: Tensor | None = None) -> Any:
+        outputs = self.body(pixels)
+        if labels is None:
+            return outputs
+
+        class Outputs:
+            loss = LOSS(outputs, labels)
+
+        return Outputs()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        pytest.param({"loss": None}, id="model that returns the loss"),
+        pytest.param({"loss": LOSS}, id="target by its name"),
+        pytest.param(
+            {"loss": None, "step": lambda model, batch: LOSS(model.body(batch["pixels"]), batch["labels"])},
+            id="step",
+        ),
+    ],
+)
+def test_batches_that_are_dicts(arguments: dict[str, Any]) -> None:
+    loader = [{"pixels": inputs, "labels": targets} for inputs, targets in batches()]
+    result = sweep(Named(), train_loader=loader, min_lr=1e-4, max_lr=1e-1, **arguments)
+    assert result.curves[0].losses.tolist() == pytest.approx(ours(), rel=1e-6)
+
+
+def test_a_loss_with_parameters_of_its_own_is_trained_and_put_back() -> None:
+    model, loss = classifier(), nn.Sequential(nn.Linear(CLASSES, 1))
+    before = [p.detach().clone() for p in loss.parameters()]
+
+    def measured(outputs: Tensor, targets: Tensor) -> Tensor:
+        return (loss(outputs)[:, 0] - targets).square().mean()
+
+    class Criterion(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.head = loss
+
+        def forward(self, outputs: Tensor, targets: Tensor) -> Tensor:
+            return measured(outputs, targets)
+
+    criterion = Criterion()
+    optimizer = torch.optim.SGD([*model.parameters(), *criterion.parameters()], lr=0.1)
+    result = sweep(model, optimizer, loss=criterion, train_loader=batches(), max_lr=1e-2)
+    assert result.curves[0].losses[-1] < result.curves[0].losses[0]
+    assert all(torch.equal(a, b) for a, b in zip(before, loss.parameters(), strict=True))
+
+
+# --- seeds ------------------------------------------------------------------------------------------------
+
+
+def shuffled() -> Any:
+    data = torch.utils.data.TensorDataset(*(torch.cat(part) for part in zip(*batches(), strict=True)))
+    return torch.utils.data.DataLoader(data, batch_size=16, shuffle=True)
+
+
+def dropout_net() -> nn.Sequential:
+    return nn.Sequential(nn.Linear(FEATURES, 16), nn.Dropout(0.3), nn.ReLU(), nn.Linear(16, CLASSES))
+
+
+def a_task() -> Task:
+    return Task(
+        model=dropout_net,
+        optimizer=lambda parameters, lr: torch.optim.SGD(parameters, lr=lr),
+        loss=LOSS,
+        train_loader=shuffled(),
+    )
+
+
+def with_parts(**arguments: Any) -> RangeTest:
+    torch.manual_seed(7)
+    return sweep(dropout_net(), loss=LOSS, train_loader=shuffled(), **arguments)
+
+
+def with_task(**arguments: Any) -> RangeTest:
+    return lrsearch.range_test(a_task(), **{"steps": 60, "tracking": False, "progress": False, **arguments})
+
+
+KINDS = pytest.mark.parametrize("run", [with_parts, with_task])
+
+
+@KINDS
+def test_the_same_seed_gives_the_same_bits(run: Callable[..., RangeTest]) -> None:
+    first = run(seed=3)
+    torch.rand(5)  # whatever happened in between
+    assert np.array_equal(first.curves[0].losses, run(seed=3).curves[0].losses)
+
+
+@KINDS
+def test_another_seed_gives_another_curve(run: Callable[..., RangeTest]) -> None:
+    assert not np.array_equal(run(seed=3).curves[0].losses[:20], run(seed=4).curves[0].losses[:20])
+
+
+@KINDS
+def test_repeats_are_the_single_runs_of_their_seeds(run: Callable[..., RangeTest]) -> None:
+    repeated = run(seed=3, repeats=3)
+    singles = [run(seed=seed).curves[0] for seed in (3, 4, 5)]
+    assert list(repeated.curves) == singles
+
+
+@pytest.mark.parametrize(("run", "varies"), [(with_parts, False), (with_task, True)])
+def test_a_task_varies_the_initial_weights_and_a_model_does_not(
+    run: Callable[..., RangeTest], varies: bool
+) -> None:
+    torch.manual_seed(0)
+    first_weights: list[float] = []
+
+    def step(model: nn.Module, batch: Any) -> Tensor:
+        first_weights.append(float(next(model.parameters()).detach().sum()))
+        return LOSS(model(batch[0]), batch[1])
+
+    if varies:
+        task = a_task()
+        stepping = Task(task.model, task.optimizer, task.train_loader, step=step)
+        lrsearch.range_test(stepping, steps=10, repeats=2, tracking=False, progress=False)
+    else:
+        sweep(dropout_net(), step=step, train_loader=shuffled(), steps=10, repeats=2)
+    assert (first_weights[0] != first_weights[10]) == varies
+
+
+def test_the_spread_of_the_seeds_is_told() -> None:
+    result = with_task(repeats=3, steps=200)
+    assert result.suggestion.spread is not None
+    low, high = result.suggestion.spread
+    assert result.lr is not None
+    assert low <= result.lr <= high
+    assert result.to_frame().groupby("seed").size().tolist() == [curve.steps for curve in result.curves]
+
+
+# --- put back ---------------------------------------------------------------------------------------------
+
+
+class LoaderError(Exception):
+    """What a loader of the user's may raise."""
+
+
+def fine(outputs: Tensor, targets: Tensor) -> Tensor:
+    return nn.functional.cross_entropy(outputs.float(), targets)
+
+
+def sweep_setup(setup: Setup, loss: Callable[[Tensor, Tensor], Tensor] = fine, **arguments: Any) -> RangeTest:
+    return sweep(
+        setup.model,
+        setup.optimizer,
+        loss=loss,
+        train_loader=setup.loader,
+        **{"steps": 20, "precision": "bf16" if setup.scaler else "32", **arguments},
+    )
+
+
+def failing(error: BaseException, after: int = 7) -> Callable[[Tensor, Tensor], Tensor]:
+    calls = 0
+
+    def loss(outputs: Tensor, targets: Tensor) -> Tensor:
+        nonlocal calls
+        calls += 1
+        if calls > after:
+            raise error
+        return fine(outputs, targets)
+
+    return loss
+
+
+def turning_nan(outputs: Tensor, targets: Tensor, counts: list[int]) -> Tensor:
+    counts.append(1)
+    return fine(outputs, targets) * (math.nan if len(counts) > 9 else 1.0)
+
+
+@pytest.mark.parametrize("kind", ZOO)
+def test_everything_is_as_it_was(kind: str) -> None:
+    setup = build(kind, trained=2)
+    before = fingerprint(setup)
+    result = sweep_setup(setup, max_lr=1.0)
+    assert changes(before, fingerprint(setup)) == []
+    assert len(set(result.curves[0].losses.tolist())) > 5  # it did train
+
+
+@pytest.mark.parametrize("kind", ZOO)
+def test_everything_is_as_it_was_after_a_divergence(kind: str) -> None:
+    setup = build(kind)
+    before = fingerprint(setup)
+    counts: list[int] = []
+    result = sweep_setup(setup, lambda outputs, targets: turning_nan(outputs, targets, counts), stop="none")
+    assert result.curves[0].stop_reason == "not_finite"
+    assert changes(before, fingerprint(setup)) == []
+
+
+@pytest.mark.parametrize("error", [LoaderError("no disk"), KeyboardInterrupt()], ids=["exception", "ctrl-c"])
+@pytest.mark.parametrize("kind", ZOO)
+def test_everything_is_as_it_was_after_an_error_in_mid_sweep(kind: str, error: BaseException) -> None:
+    setup = build(kind, trained=2)
+    before = fingerprint(setup)
+    with pytest.raises(type(error)) as caught:
+        sweep_setup(setup, failing(error))
+    assert caught.value is error
+    assert "range test" in error.__notes__[-1]
+    assert changes(before, fingerprint(setup)) == []
+
+
+@pytest.mark.parametrize("kind", ["BatchNorm", "LBFGS", "data set with random numbers"])
+@pytest.mark.parametrize("keep", ["cpu", "disk"])
+def test_everything_is_as_it_was_wherever_the_copy_lies(kind: str, keep: str) -> None:
+    setup = build(kind, trained=2)
+    before = fingerprint(setup)
+    sweep_setup(setup, keep=keep)
+    assert changes(before, fingerprint(setup)) == []
+
+
+def test_the_error_says_where_it_happened() -> None:
+    setup = build("Adam")
+    error = LoaderError("no disk")
+    with pytest.raises(LoaderError):
+        sweep_setup(setup, failing(error), seed=5)
+    assert error.__notes__ == ["in the range test, after 7 steps with seed 5"]
+
+
+@pytest.mark.parametrize("kind", ZOO)
+def test_a_second_range_test_gives_the_very_same_curve(kind: str) -> None:
+    setup = build(kind, trained=2)
+    assert sweep_setup(setup).curves == sweep_setup(setup).curves
+
+
+@pytest.mark.parametrize("kind", ZOO)
+def test_the_training_that_follows_is_undisturbed(kind: str) -> None:
+    disturbed, undisturbed = build(kind, trained=2), build(kind, trained=2)
+    sweep_setup(disturbed)
+    random_state = torch.get_rng_state()
+    after = train(disturbed, 3)
+    undisturbed = build(kind, trained=2)
+    assert torch.equal(random_state, torch.get_rng_state())
+    assert after == train(undisturbed, 3)
+
+
+def test_a_scheduler_can_be_attached_afterwards() -> None:
+    setup = build("SGD, momentum")
+    sweep_setup(setup)
+    scheduler = torch.optim.lr_scheduler.StepLR(setup.optimizer, 1, gamma=0.5)
+    train(setup, 2, scheduler)
+    assert scheduler.get_last_lr() == [pytest.approx(0.1 * 0.25)]
+
+
+def test_frozen_batch_norm_stays_frozen_and_a_model_in_eval_mode_is_trained() -> None:
+    """What is in eval mode within a model in train mode is meant so; a whole model in eval mode is not."""
+    modes: list[list[bool]] = []
+
+    def step(model: nn.Module, batch: Any) -> Tensor:
+        modes.append([module.training for module in model.modules()])
+        return LOSS(model(batch[0]), batch[1])
+
+    model = nn.Sequential(nn.Linear(FEATURES, 8), nn.BatchNorm1d(8), nn.Linear(8, CLASSES))
+    model[1].eval()
+    sweep(model, step=step, train_loader=batches())
+    assert modes[0] == [True, True, False, True]
+    sweep(model.eval(), step=step, train_loader=batches())
+    assert modes[-1] == [True, True, True, True]
+    assert not model.training
+
+
+def test_a_generator_is_swept_once_with_a_warning() -> None:
+    with pytest.warns(UserWarning, match="generator.*cannot be put back"):
+        result = sweep(classifier(), loss=LOSS, train_loader=iter_forever(80), max_lr=1e-2, stop="none")
+    assert result.steps == 60
+
+
+def iter_forever(count: int) -> Any:
+    return (batches()[i % 8] for i in range(count))
+
+
+@pytest.mark.filterwarnings("ignore:train_loader is a generator:UserWarning")
+def test_a_generator_that_is_too_short_says_so_and_the_model_is_put_back() -> None:
+    model = classifier()
+    before = [p.detach().clone() for p in model.parameters()]
+    with pytest.raises(lrsearch.InputError, match="ended after 30 batches of the 60") as caught:
+        sweep(model, loss=LOSS, train_loader=iter_forever(30), stop="none")
+    assert "\n" not in str(caught.value)
+    assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+
+
+# --- without a record -------------------------------------------------------------------------------------
+
+
+def test_without_tracking_nothing_is_written(tmp_path: Any) -> None:
+    result = with_task()
+    assert list(tmp_path.rglob("*")) == []
+    assert (result.folder, result.run_id, result.tracking) == (None, None, "off")
