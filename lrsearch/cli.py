@@ -110,7 +110,7 @@ def range_test(
             progress=not quiet,
         )
         if result.mirror is not None:
-            result.mirror.wait(sync_timeout)
+            result.wait(sync_timeout)
             _say_pending(result.tracking, result.folder)
         if as_json:
             _print_json(result.to_dict())

@@ -31,7 +31,7 @@ from tests.conftest import CHECKOUT, Command
 from tests.tracking.store import Store
 
 STEPS = 60
-LOSS = nn.CrossEntropyLoss()
+LOSS: Callable[[Tensor, Tensor], Tensor] = nn.CrossEntropyLoss()
 
 
 def make_net() -> nn.Module:
@@ -84,7 +84,7 @@ class Recorded:
 
 @pytest.fixture(scope="module")
 def recorded(migrated: Path, tmp_path_factory: pytest.TempPathFactory) -> Recorded:
-    """Four range tests on one store: one that ends well, one of three seeds, one that fails, one interrupted."""
+    """On one store: a range test that ends well, one of three seeds, one that fails, one interrupted."""
     place = tmp_path_factory.mktemp("recorded")
     store = Store(Path(shutil.copy(migrated, place / "mlflow.db")))
 
@@ -361,7 +361,9 @@ class Slow:
             yield torch.ones(4, 2), torch.zeros(4, dtype=torch.int64)
 
 def task():
-    return lrsearch.Task(lambda: nn.Linear(2, 2), lambda p, lr: torch.optim.SGD(p, lr=lr), Slow(), nn.CrossEntropyLoss())
+    return lrsearch.Task(
+        lambda: nn.Linear(2, 2), lambda p, lr: torch.optim.SGD(p, lr=lr), Slow(), nn.CrossEntropyLoss()
+    )
 """
 
 
@@ -370,11 +372,10 @@ def test_a_signal_ends_the_sweep_and_its_run(
     number: signal.Signals, code: int, store: Store, home: Path, tmp_path: Path
 ) -> None:
     Path("slow.py").write_text(SLOW)
-    command = [sys.executable, "-m", "lrsearch", "range-test", "slow.py:task", "--tracking-uri", store.uri]
-    program = [command[0], "-c", "from lrsearch.cli import main; main()", *command[3:]]
-    process = subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 60
-    while not list(home.glob("*/journal/*.jsonl")) and time.monotonic() < deadline:
+    program = [sys.executable, "-c", "from lrsearch.cli import main; main()"]
+    words = ["range-test", "slow.py:task", "--tracking-uri", store.uri]
+    process = subprocess.Popen([*program, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while not list(home.glob("*/journal/*.jsonl")) and process.poll() is None:
         time.sleep(0.02)
     process.send_signal(number)
     out, err = process.communicate(timeout=30)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -93,8 +93,8 @@ class RangeTestCurve:
     rule), or another text; both None at its end.
     """
 
-    lrs: Array
-    losses: Array
+    lrs: Array = field(repr=False)
+    losses: Array = field(repr=False)
     seed: int = 0
     smoothing: float = 0.98
     stopped_at: int | None = None

@@ -213,7 +213,7 @@ def suggest(curve: RangeTestCurve) -> Suggestion:
         if shape.rises:
             return _no_number(
                 "only_rising",
-                f"from lr {span} the loss never fell, and then rose; lower min_lr, or check the data",
+                f"from lr {span} the loss never fell, and then rose; lower min_lr, or take fresh weights",
             )
         return _no_number(
             "flat",

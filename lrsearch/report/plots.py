@@ -90,8 +90,10 @@ def _limits(ax: Axes, curves: Sequence[RangeTestCurve]) -> None:
         return
     initial = float(np.median([curve.losses[:SKIP_START].mean() for curve in curves]))
     lowest = float(medians.min())
-    fall = max(initial - lowest, 0.1 * abs(initial), 1e-6)
-    ax.set_ylim(lowest - 0.1 * fall, min(float(medians.max()), initial + 0.6 * fall) + 0.1 * fall)
+    fall = max(initial - lowest, 0.1 * abs(initial), 1e-6)  # a flat curve is to look flat
+    ax.set_ylim(
+        min(lowest, initial - fall) - 0.1 * fall, min(float(medians.max()), initial + 0.6 * fall) + 0.1 * fall
+    )
 
 
 def _mark_bracket(ax: Axes, suggestion: Suggestion) -> None:
@@ -107,12 +109,13 @@ def _mark_bracket(ax: Axes, suggestion: Suggestion) -> None:
 
 
 def _mark_rules(ax: Axes, suggestion: Suggestion) -> None:
-    if suggestion.lr is not None:
-        ax.axvline(suggestion.lr, color=_ACCENT, linewidth=1.8)
+    if suggestion.lr is None:
+        return
+    ax.axvline(suggestion.lr, color=_ACCENT, linewidth=1.8)
     height: Any = ax.get_xaxis_transform()
     for k, name in enumerate(rule for rule in RULES if rule in suggestion.rules):
         lr = suggestion.rules[name]
-        chosen = suggestion.lr is not None and name == suggestion.rule
+        chosen = name == suggestion.rule
         ax.plot(
             lr,
             0.06 + 0.05 * k,

@@ -1,4 +1,4 @@
-"""A progress bar for the terminal and the notebook, on stderr; silent where nobody looks."""
+"""A progress bar for the terminal, on stderr; silent where nobody looks."""
 
 from __future__ import annotations
 

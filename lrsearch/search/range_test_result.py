@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from lrsearch.core.curve import RangeTestCurve
-from lrsearch.core.suggest import Suggestion
+from lrsearch.core.suggest import Suggestion, suggest
 from lrsearch.errors import RecordError
 from lrsearch.tracking import destination as destinations
 from lrsearch.tracking.folder import StudyFolder, find_folder
+from lrsearch.tracking.journal import read_start
 from lrsearch.tracking.state import load_state
 from lrsearch.tracking.sync import Mirror
 
@@ -19,10 +20,10 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
-_RUN_ID_TIMEOUT_S = 60.0
+_TIMEOUT_S = 60.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class RangeTest:
     """The curves of a range test, one a seed, and the suggestion read from them.
 
@@ -33,8 +34,17 @@ class RangeTest:
     suggestion: Suggestion
     task: str
     folder: StudyFolder | None = None
-    mirror: Mirror | None = field(default=None, repr=False, compare=False)
-    key: str | None = field(default=None, repr=False)
+    mirror: Mirror | None = field(default=None, compare=False)
+    key: str | None = None
+
+    def __repr__(self) -> str:
+        found = self.suggestion
+        return f"RangeTest({self.task!r}, lr={found.lr}, verdict={found.verdict!r}, steps={self.steps})"
+
+    @property
+    def suggestions(self) -> tuple[Suggestion, ...]:
+        """The suggestion of each seed's curve alone."""
+        return tuple(suggest(curve) for curve in self.curves)
 
     @property
     def lr(self) -> float | None:
@@ -51,7 +61,7 @@ class RangeTest:
         """MLflow's id of the run; waits up to a minute for the mirror, None where it is pending still or
         tracking is off.
         """
-        return self._run_id(timeout=_RUN_ID_TIMEOUT_S)
+        return self._run_id(timeout=_TIMEOUT_S)
 
     def _run_id(self, timeout: float) -> str | None:
         if self.folder is None or self.key is None:
@@ -77,6 +87,10 @@ class RangeTest:
         """The MLflow server that the record goes to, without its password; None without tracking."""
         destination = self.folder and destinations.load(self.folder)
         return destination.redacted().tracking_uri if destination else None
+
+    def wait(self, timeout: float = _TIMEOUT_S) -> bool:
+        """Waits at most `timeout` seconds until MLflow has everything; returns whether it has."""
+        return self.mirror is not None and self.mirror.wait(timeout)
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Draws loss against lr, with the suggestion and the bracket, on `ax` or a new figure; returns the
@@ -131,7 +145,9 @@ def load_range_test(folder: StudyFolder) -> RangeTest:
         values: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         curves = tuple(RangeTestCurve.from_dict(curve) for curve in values["curves"])
         suggestion = Suggestion.from_dict(values["suggestion"])
-        return RangeTest(curves, suggestion, task=values["task"], folder=folder, key=values["key"])
+        starts = [read_start(journal) for journal in folder.journals()]
+        key = next((start.key for start in starts if start.kind == "range_test"), None)
+        return RangeTest(curves, suggestion, task=values["task"], folder=folder, key=key)
     except FileNotFoundError:
         raise RecordError(f"{folder.name}: no finished range test there ({path} is missing)") from None
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -53,7 +53,7 @@ class RangeTestRecord:
         self._facts: Mapping[str, Any] = {}
         self._steps = 0
 
-    def begin(self, seed: int, steps: int, facts: dict[str, Any]) -> None:  # noqa: ARG002
+    def begin(self, seed: int, steps: int, facts: Mapping[str, Any]) -> None:  # noqa: ARG002
         """A seed's sweep is about to begin."""
         self._facts, self._steps, self._seed = facts, steps, None
         self._average = RunningAverage(self._plan.smoothing)
@@ -68,7 +68,7 @@ class RangeTestRecord:
 
     def finish(self, curves: Sequence[RangeTestCurve], suggestion: Suggestion) -> None:
         """Write the curves' files and the summary, and end the run."""
-        write_curves(self.folder, self._task, curves, suggestion, self._main.key)
+        write_curves(self.folder, self._task, curves, suggestion)
         for name in ("curve.csv", "curve.json", "curve.png"):
             self._main.artifact(name)
         bracket = suggestion.bracket
@@ -137,26 +137,21 @@ class RangeTestRecord:
 
 
 def write_curves(
-    folder: StudyFolder, task: str, curves: Sequence[RangeTestCurve], suggestion: Suggestion, key: str
+    folder: StudyFolder, task: str, curves: Sequence[RangeTestCurve], suggestion: Suggestion
 ) -> None:
-    """Write `curve.json`, `curve.csv` (one row a step) and `curve.png` into the folder; `key` is the run's."""
-    from lrsearch.report.plots import plot_range_test, save
+    """Write `curve.json`, `curve.csv` (one row a step) and `curve.png` into the folder."""
+    from lrsearch.report.plots import file_axes, plot_range_test, save
 
     write_json(
         folder.path / "curve.json",
-        {
-            "task": task,
-            "key": key,
-            "suggestion": suggestion.to_dict(),
-            "curves": [curve.to_dict() for curve in curves],
-        },
+        {"task": task, "suggestion": suggestion.to_dict(), "curves": [curve.to_dict() for curve in curves]},
     )
     with (folder.path / "curve.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(curves[0].columns())
         for curve in curves:
             writer.writerows(zip(*curve.columns().values(), strict=True))
-    save(plot_range_test(curves, suggestion, title=task), folder.path / "curve.png")
+    save(plot_range_test(curves, suggestion, title=task, ax=file_axes()), folder.path / "curve.png")
 
 
 def describe(suggestion: Suggestion) -> str:

@@ -185,7 +185,7 @@ class OwnLoop:
                 "train",
                 self.train,
                 found[0],
-                "build trial.schedule; after each update call its step() and trial.report(step, train_loss=…)",
+                "build trial.schedule; at each update, call its step() and trial.report(step, train_loss=…)",
             )
         return watch.outcome or Outcome(spec.steps)
 

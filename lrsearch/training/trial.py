@@ -134,6 +134,8 @@ class Trial:
         )
 
     def _keep(self, step: int, values: Mapping[str, float]) -> None:
+        if not values:
+            return
         validation = any(name.startswith("val/") for name in values)
         if not validation and step % self.spec.log_every and step != self.steps:
             return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -256,12 +257,8 @@ def bare_losses(update: Callable[[nn.Sequential, torch.optim.Optimizer, int], fl
 
 
 def ours(**arguments: Any) -> list[float]:
-    model = classifier()
-    return (
-        sweep(model, **{"loss": LOSS, "train_loader": batches(), "min_lr": 1e-4, "max_lr": 1e-1} | arguments)
-        .curves[0]
-        .losses.tolist()
-    )
+    standard = {"loss": LOSS, "train_loader": batches(), "min_lr": 1e-4, "max_lr": 1e-1}
+    return [float(loss) for loss in sweep(classifier(), **standard | arguments).curves[0].losses]
 
 
 def test_a_plain_sweep_is_a_plain_training() -> None:
@@ -353,13 +350,7 @@ class Named(nn.Module):
 
     def forward(self, pixels: Tensor, labels: Tensor | None = None) -> Any:
         outputs = self.body(pixels)
-        if labels is None:
-            return outputs
-
-        class Outputs:
-            loss = LOSS(outputs, labels)
-
-        return Outputs()
+        return outputs if labels is None else SimpleNamespace(loss=LOSS(outputs, labels))
 
 
 @pytest.mark.parametrize(
@@ -380,25 +371,16 @@ def test_batches_that_are_dicts(arguments: dict[str, Any]) -> None:
 
 
 def test_a_loss_with_parameters_of_its_own_is_trained_and_put_back() -> None:
-    model, loss = classifier(), nn.Sequential(nn.Linear(CLASSES, 1))
-    before = [p.detach().clone() for p in loss.parameters()]
+    class Distance(nn.Linear):
+        def forward(self, outputs: Tensor, targets: Tensor) -> Tensor:  # type: ignore[override]
+            return nn.functional.mse_loss(super().forward(outputs)[:, 0], targets.float())
 
-    def measured(outputs: Tensor, targets: Tensor) -> Tensor:
-        return (loss(outputs)[:, 0] - targets).square().mean()
-
-    class Criterion(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.head = loss
-
-        def forward(self, outputs: Tensor, targets: Tensor) -> Tensor:
-            return measured(outputs, targets)
-
-    criterion = Criterion()
+    model, criterion = classifier(), Distance(CLASSES, 1)
+    before = [p.detach().clone() for p in criterion.parameters()]
     optimizer = torch.optim.SGD([*model.parameters(), *criterion.parameters()], lr=0.1)
     result = sweep(model, optimizer, loss=criterion, train_loader=batches(), max_lr=1e-2)
     assert result.curves[0].losses[-1] < result.curves[0].losses[0]
-    assert all(torch.equal(a, b) for a, b in zip(before, loss.parameters(), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(before, criterion.parameters(), strict=True))
 
 
 # --- seeds ------------------------------------------------------------------------------------------------

@@ -1,0 +1,113 @@
+"""The one training loop, where it differs from a loop anyone would write."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from lrsearch.training.loop import Outcome, Training, fit
+from lrsearch.training.schedules import Sweep
+
+INPUTS = torch.randn(8, 4, generator=torch.Generator().manual_seed(0))
+BATCHES = [(INPUTS, INPUTS[:, :2].argmax(1))] * 2
+LOSS = nn.CrossEntropyLoss()
+
+
+def training(model: nn.Module | None = None, **changed: Any) -> Training:
+    model = model or nn.Linear(4, 2)
+    parts = {"loss": LOSS, "train_loader": BATCHES, "optimizer": torch.optim.SGD(model.parameters(), lr=0.1)}
+    return Training(model, **parts | changed)
+
+
+def sweep(trained: Training, steps: int = 12, stop_at: int | None = None) -> tuple[Outcome, list[int]]:
+    observed: list[int] = []
+
+    def observe(step: int, lr: float, loss: float) -> str | None:
+        observed.append(step)
+        return "enough" if step == stop_at else None
+
+    return fit(trained, Sweep(min_lr=1e-3, max_lr=1e-1), steps, observe), observed
+
+
+def test_every_step_is_observed_once() -> None:
+    assert sweep(training()) == (Outcome(12), list(range(1, 13)))
+
+
+def test_the_observer_ends_it_with_its_reason() -> None:
+    assert sweep(training(), stop_at=5) == (Outcome(5, stopped_at=5, reason="enough"), [1, 2, 3, 4, 5])
+
+
+@pytest.mark.parametrize("bad_at", [2, 7, 12])
+def test_a_loss_that_is_not_finite_is_not_observed(bad_at: int) -> None:
+    calls = 0
+
+    def loss(outputs: Tensor, targets: Tensor) -> Tensor:
+        nonlocal calls
+        calls += 1
+        found: Tensor = LOSS(outputs, targets)
+        return found * math.nan if calls == bad_at else found
+
+    outcome, observed = sweep(training(loss=loss))
+    assert outcome == Outcome(bad_at - 1, stopped_at=bad_at, reason="not_finite")
+    assert observed == list(range(1, bad_at))
+
+
+class Overflowing(torch.autograd.Function):
+    """A gradient that float16 cannot hold until the scale has come down."""
+
+    largest = 1e3
+
+    @staticmethod
+    def forward(context: Any, loss: Tensor) -> Tensor:
+        return loss.clone()
+
+    @staticmethod
+    def backward(context: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+        return gradient if gradient.abs() < Overflowing.largest else gradient * math.inf
+
+
+def test_an_update_that_the_scaler_skips_is_no_step() -> None:
+    """The scale starts at 2**16 and is halved until it is below 1e3, seven skips: the lr waits meanwhile."""
+    drawn = 0
+
+    def loss(outputs: Tensor, targets: Tensor) -> Tensor:
+        nonlocal drawn
+        drawn += 1
+        scaled: Tensor = Overflowing.apply(LOSS(outputs.float(), targets))  # type: ignore[no-untyped-call]
+        return scaled
+
+    outcome, observed = sweep(training(loss=loss, precision="16"))
+    assert (outcome.steps, observed) == (12, list(range(1, 13)))
+    assert drawn == 12 + 7
+
+
+def test_the_facts_are_those_of_the_first_group() -> None:
+    model = nn.Linear(4, 2)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.1, weight_decay=0.02)
+    facts = training(model, optimizer=optimizer).facts()
+    expected = {"model": "Linear", "parameters": 10, "optimizer": "AdamW", "weight_decay": 0.02}
+    assert facts.items() >= expected.items()
+    assert facts["device"] == "cpu"
+
+
+def test_gradients_of_one_step_do_not_reach_the_next() -> None:
+    """Two equal batches at lr 0+: the gradient norm stays as it was, and does not grow."""
+    norms: list[float] = []
+
+    class Watching(torch.optim.SGD):
+        def step(self, closure: Any = None) -> Any:
+            norms.append(float(sum(p.grad.square().sum() for p in self.param_groups[0]["params"])))
+            return super().step(closure)
+
+    model = nn.Linear(4, 2)
+    fit(
+        training(model, optimizer=Watching(model.parameters(), lr=1.0)),
+        Sweep(min_lr=1e-12, max_lr=1e-11),
+        10,
+        lambda *_: None,
+    )
+    assert norms == pytest.approx([norms[0]] * 10, rel=1e-4)
