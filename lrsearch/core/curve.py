@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
@@ -80,7 +81,13 @@ def windows(lrs: Array, decades: float = WINDOW_DECADES, points: int = WINDOW_PO
 
 def windowed_median(losses: Array, spans: NDArray[np.intp]) -> Array:
     """Median of the raw losses in each window, shape (n,)."""
-    return np.array([np.median(losses[start:end]) for start, end in spans.tolist()])
+    starts = spans[:, 0]
+    widths = spans[:, 1] - starts
+    medians = np.empty(len(spans))
+    for width in np.unique(widths).tolist():  # all windows of a width at once: log spacing has few widths
+        at = widths == width
+        medians[at] = np.median(sliding_window_view(losses, width)[starts[at]], axis=1)
+    return medians
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,4 +1,4 @@
-"""`python -m tests.bench NAME [options]`: the benchmarks, each a module of this package with a `main(arguments)`."""
+"""`python -m tests.bench NAME [options]`: each benchmark is a module here with a `main(arguments)`."""
 
 from __future__ import annotations
 

@@ -1,14 +1,15 @@
 """Our own range test on the benchmark's workload, untracked and tracked.
 
-Untracked, the timed section is the whole call ``lrsearch.range_test(..., tracking=False)``: checks, the copy of
-model, optimizer and random states, the sweep, everything put back, the rules and the suggestion.
+Untracked, the timed section is the whole call ``lrsearch.range_test(..., tracking=False)``: checks, the copy
+of model, optimizer and random states, the sweep, everything put back, the rules and the suggestion.
 
-Tracked, it is the same call with a `RangeTestRecord` that hears of every step, from describing the data until the run
-has ended, the journal is on the disk (fsync) and the mirror's state says that MLflow's SQLite store has committed
-every point (`lr`, `train/loss` and `train/loss_smoothed` of every step). The clock stands still from the first step's
-record until the new run is in MLflow: that part writes the journal's beginning, collects the provenance, starts the
-mirror's process, waits for its imports and for its connection to the store, and is reported as a cost of its own.
-The curve's files and the summary come after the points; they are a cost of their own as well.
+Tracked, it is the same call with a `RangeTestRecord` that hears of every step. It begins before the study's
+folder is made and the data are described; it ends when the run has ended, the journal is on the disk (fsync)
+and the mirror says that MLflow's SQLite store has committed every point (`lr`, `train/loss` and
+`train/loss_smoothed` of every step). The clock stands still from the first step's record until the new run is in
+MLflow: there the journal is begun, the provenance collected, the mirror's process started, and its imports and
+its connection to a store that has its tables are waited for. That is a cost of its own, and so are the curve's
+files, which come after the points; the run's summary is in neither.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Range tests of other packages, and MLflow called by hand, on the benchmark's workload.
 
-The section that is timed: the finder is made, sweeps, and puts model and optimizer back; plots and suggestions are
-left out. Trainers, learners and MLflow's run are made before. No finder may stop early. Whoever draws progress
-bars on the screen may do so into nothing.
+Inside of the timed section the finder is made, sweeps, and puts model and optimizer back. Outside are plots,
+suggestions (fastai's default takes seconds), and the making of trainers, learners and MLflow's run. No finder
+may stop early. Progress bars are drawn into nothing.
 """
 
 from __future__ import annotations
@@ -75,9 +75,10 @@ def fastai(work: Workload, place: Path) -> Sample:
 def lightning(work: Workload, place: Path) -> Sample:
     """`Tuner.lr_find` on a trainer without logger, checkpoints, bar and summary."""
     package = import_module("lightning.pytorch")
+    base: Any = package.LightningModule
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
 
-    class Net(package.LightningModule):  # type: ignore[misc]
+    class Net(base):
         def __init__(self) -> None:
             super().__init__()
             self.net = work.model()

@@ -66,7 +66,7 @@ class Workload:
 
 
 def bare(work: Workload) -> Sample:
-    """The loop that a person writes by hand: forward, backward, update, the loss read. The lr stands still."""
+    """The loop that one writes by hand: forward, backward, update, the loss read; the lr stands still."""
     model = work.model()
     optimizer = work.optimizer(model)
     loss_function = nn.CrossEntropyLoss()

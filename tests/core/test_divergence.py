@@ -17,7 +17,8 @@ def verdict(losses: list[float]) -> str | None:
 
 def falling(steps: int = 400) -> list[float]:
     noise = np.random.default_rng(0).normal(0, 0.05, steps)
-    return (2.3 * np.exp(-np.arange(steps) / 100) + noise).tolist()
+    losses: list[float] = (2.3 * np.exp(-np.arange(steps) / 100) + noise).tolist()
+    return losses
 
 
 def test_a_falling_loss_has_not_diverged() -> None:
@@ -51,6 +52,18 @@ def test_the_first_tenth_may_rise() -> None:
     assert verdict(losses) is None
 
 
+def test_a_training_at_too_low_an_lr_scatters_around_its_start_and_has_not_diverged() -> None:
+    for seed in range(200):
+        losses = np.random.default_rng(seed).normal(2.3, 0.1, 400).tolist()
+        assert verdict(losses) is None, seed
+
+
+def test_a_noisy_training_far_above_its_start_has_diverged() -> None:
+    rng = np.random.default_rng(0)
+    losses = rng.normal(2.3, 0.1, 100).tolist() + rng.normal(4.0, 0.3, 300).tolist()
+    assert verdict(losses) is not None
+
+
 @pytest.mark.parametrize("offset", [-100.0, 100.0])
 def test_an_offset_changes_nothing(offset: float) -> None:
     died = [*falling()[:200], *[2.4] * 200]
@@ -58,7 +71,6 @@ def test_an_offset_changes_nothing(offset: float) -> None:
     assert verdict([loss + offset for loss in died]) is not None
 
 
-def test_the_latest_loss_cannot_hide_a_median_above_the_start() -> None:
-    # Two thirds of the losses are above the start: the median is found at one of those.
-    losses = [1.0] * 40 + [2.0, 2.0, 0.5] * 120
+def test_a_latest_loss_below_the_start_only_delays_the_finding() -> None:
+    losses = [1.0] * 41 + [2.0] * 30 + [0.9, *[2.0] * 19] * 17
     assert verdict(losses) is not None

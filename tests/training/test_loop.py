@@ -19,8 +19,8 @@ LOSS = nn.CrossEntropyLoss()
 
 def training(model: nn.Module | None = None, **changed: Any) -> Training:
     model = model or nn.Linear(4, 2)
-    parts = {"loss": LOSS, "train_loader": BATCHES, "optimizer": torch.optim.SGD(model.parameters(), lr=0.1)}
-    return Training(model, **parts | changed)
+    optimizer = changed.pop("optimizer", None) or torch.optim.SGD(model.parameters(), lr=0.1)
+    return Training(model, optimizer, BATCHES, **{"loss": LOSS, **changed})
 
 
 def sweep(trained: Training, steps: int = 12, stop_at: int | None = None) -> tuple[Outcome, list[int]]:
@@ -66,7 +66,7 @@ class Overflowing(torch.autograd.Function):
         return loss.clone()
 
     @staticmethod
-    def backward(context: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(context: Any, gradient: Tensor) -> Tensor:
         return gradient if gradient.abs() < Overflowing.largest else gradient * math.inf
 
 

@@ -1,0 +1,162 @@
+"""The plot of a range test: what it marks, what it leaves out, and that it needs no screen."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+
+from lrsearch.core.curve import RangeTestCurve
+from lrsearch.core.suggest import RULES, Suggestion, combine, suggest
+from lrsearch.report.plots import file_axes, plot_range_test, save
+from tests.core.curves import (
+    default_lrs,
+    falling_losses,
+    nan_tail,
+    noise,
+    rising_losses,
+    u_curve,
+)
+
+LRS = default_lrs()
+
+
+def curve(losses: np.ndarray, **facts: int | str) -> RangeTestCurve:
+    return RangeTestCurve(LRS[: max(len(losses), 1)], np.asarray(losses, dtype=float), **facts)  # type: ignore[arg-type]
+
+
+CURVES: dict[str, tuple[RangeTestCurve, ...]] = {
+    "ok": (u_curve(),),
+    "ok, noisy": (u_curve(400, sd=0.05),),
+    "ok, three seeds": tuple(u_curve(200, sd=0.05, seed=seed) for seed in range(3)),
+    "ok, NaN tail": (nan_tail(),),
+    "never_diverged": (curve(falling_losses(LRS)),),
+    "flat": (curve(np.full(100, 2.3) + noise(100, 0.01)),),
+    "constant": (curve(np.full(100, 2.3)),),
+    "only_rising": (curve(rising_losses(LRS)),),
+    "too_few_points": (curve(falling_losses(LRS)[:12]),),
+    "one point": (curve(np.array([2.3]), stopped_at=2, stop_reason="not_finite"),),
+    "negative": (curve(u_curve().losses - 10),),
+    "explosion": (curve(np.where(np.arange(100) > 90, 1e30, u_curve().losses)),),
+}
+
+
+def answer(curves: tuple[RangeTestCurve, ...]) -> Suggestion:
+    return combine([suggest(curve) for curve in curves])
+
+
+def draw(name: str) -> Axes:
+    return plot_range_test(CURVES[name], answer(CURVES[name]), "digits", file_axes())
+
+
+def lines(ax: Axes, label: str) -> list[Line2D]:
+    return [line for line in ax.get_lines() if str(line.get_label()).startswith(label)]
+
+
+def x_of(line: Line2D) -> list[float]:
+    return [float(x) for x in np.atleast_1d(np.asarray(line.get_xdata()))]
+
+
+@pytest.mark.parametrize("name", CURVES)
+def test_every_verdict_draws(name: str, tmp_path: Path) -> None:
+    ax = draw(name)
+    save(ax, tmp_path / "curve.png")
+    content = (tmp_path / "curve.png").read_bytes()
+    assert content.startswith(b"\x89PNG")
+    assert len(content) > 5000
+    assert answer(CURVES[name]).verdict.replace("_", " ") in ax.get_title()
+    assert all(np.isfinite(ax.get_ylim()))
+
+
+@pytest.mark.parametrize("name", ["ok", "ok, three seeds", "flat"])
+def test_the_same_curve_gives_the_same_bytes(name: str, tmp_path: Path) -> None:
+    for file in ("first.png", "second.png"):
+        save(draw(name), tmp_path / file)
+    assert (tmp_path / "first.png").read_bytes() == (tmp_path / "second.png").read_bytes()
+
+
+def test_the_first_ten_and_the_last_five_points_are_out_of_view() -> None:
+    (raw,) = lines(draw("ok"), "raw loss")
+    assert x_of(raw) == LRS[10:-5].tolist()
+
+
+def test_raw_points_and_smoothed_line_of_every_seed() -> None:
+    ax = draw("ok, three seeds")
+    shown = [len(x_of(line)) for line in ax.get_lines()]
+    assert shown.count(185) == 9
+    assert [len(lines(ax, label)) for label in ("raw loss", "running average", "windowed median")] == [
+        1,
+        1,
+        1,
+    ]
+
+
+def test_lr_is_drawn_on_a_log_axis() -> None:
+    ax = draw("ok")
+    assert (ax.get_xscale(), ax.get_yscale()) == ("log", "linear")
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("learning rate", "training loss")
+
+
+def test_the_suggestion_and_every_rule_are_marked() -> None:
+    ax = draw("ok")
+    found = answer(CURVES["ok"])
+    marks = {x for line in ax.get_lines() for x in x_of(line) if len(x_of(line)) == 1}
+    assert marks == {pytest.approx(found.rules[rule]) for rule in RULES} or sorted(marks) == pytest.approx(
+        sorted(found.rules.values())
+    )
+    assert any(x_of(line) == [found.lr] * 2 for line in ax.get_lines())
+    assert f"{found.lr:.2g}" in ax.get_title()
+
+
+def test_the_bracket_is_shaded_and_the_edge_is_marked() -> None:
+    ax = draw("ok")
+    bracket = answer(CURVES["ok"]).bracket
+    assert bracket is not None
+    (shade,) = ax.patches
+    left, right = shade.get_extents().transformed(ax.transData.inverted()).intervalx
+    assert (left, right) == (pytest.approx(bracket.low), pytest.approx(bracket.high))
+    (edge,) = lines(ax, "edge")
+    assert x_of(edge) == [bracket.high] * 2
+
+
+@pytest.mark.parametrize("name", ["flat", "only_rising", "too_few_points"])
+def test_no_number_is_marked_where_there_is_none(name: str) -> None:
+    ax = draw(name)
+    assert "no suggestion" in ax.get_title()
+    assert lines(ax, "edge") == []
+    assert len(ax.patches) == 0
+    assert all(len(x_of(line)) > 2 for line in ax.get_lines())
+
+
+def test_an_explosion_does_not_flatten_the_valley() -> None:
+    low, high = draw("explosion").get_ylim()
+    assert low < 0.5
+    assert 2.3 < high < 10
+
+
+def test_marks_are_told_apart_without_colour() -> None:
+    ax = draw("ok")
+    rules = [line for line in ax.get_lines() if len(x_of(line)) == 1]
+    assert len({str(line.get_marker()) for line in rules}) == len(rules) == 4
+    assert len({str(line.get_linestyle()) for line in ax.get_lines() if len(x_of(line)) > 1}) >= 3
+
+
+def test_files_are_drawn_without_a_screen_and_without_pyplot(tmp_path: Path) -> None:
+    code = f"""
+import sys
+from pathlib import Path
+from lrsearch.core.suggest import suggest
+from lrsearch.report.plots import file_axes, plot_range_test, save
+from tests.core.curves import u_curve
+save(plot_range_test([u_curve()], suggest(u_curve()), "digits", file_axes()), Path({str(tmp_path)!r}) / "a.png")
+print("matplotlib.pyplot" in sys.modules)
+"""
+    checkout = Path(__file__).parents[2]
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=checkout)
+    assert done.stdout.strip() == "False", done.stderr
+    assert (tmp_path / "a.png").stat().st_size > 5000

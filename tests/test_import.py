@@ -1,0 +1,58 @@
+"""What is loaded: `import lrsearch` and `lrsearch --help` cost next to nothing."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+import lrsearch
+
+HEAVY = {
+    "torch",
+    "mlflow",
+    "optuna",
+    "matplotlib",
+    "pandas",
+    "scipy",
+    "numpy",
+    "pydantic",
+    "rich",
+    "typer",
+    "sklearn",
+    "psutil",
+    "filelock",
+}
+
+
+def loaded_by(code: str) -> set[str]:
+    """Those of the heavy packages that a fresh interpreter has loaded after the code."""
+    program = f"import sys\n{code}\nimport json\nprint(json.dumps(sorted(sys.modules)), file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    return HEAVY & set(json.loads(done.stderr.splitlines()[-1]))
+
+
+def test_the_import_loads_nothing_heavy() -> None:
+    assert loaded_by("import lrsearch; dir(lrsearch); lrsearch.__version__") == set()
+
+
+def test_the_help_loads_no_more_than_it_prints_with() -> None:
+    code = "from lrsearch.cli import app\ntry: app(['range-test', '--help'])\nexcept SystemExit: pass"
+    assert loaded_by(code) <= {"rich", "typer"}
+
+
+def test_the_suggestion_alone_needs_no_torch() -> None:
+    assert "torch" not in loaded_by("from lrsearch.core.suggest import suggest")
+
+
+def test_every_public_name_is_there() -> None:
+    assert {"Task", "range_test", "load", "InputError", "preserve_state"} <= set(lrsearch.__all__)
+    assert [name for name in lrsearch.__all__ if getattr(lrsearch, name, None) is None] == []
+    assert dir(lrsearch) == lrsearch.__all__
+
+
+def test_another_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="'lrsearch' has no attribute 'tune'"):
+        lrsearch.tune  # noqa: B018
