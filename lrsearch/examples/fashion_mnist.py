@@ -6,6 +6,9 @@ from lrsearch.examples.classification import OptimizerName, mlp_task
 from lrsearch.examples.idx import read_images
 from lrsearch.training.task import Task
 
+PLACES = ["/usr/share/datasets/fashion-mnist"]
+"""Where the Debian package puts it."""
+
 
 def task(
     optimizer: OptimizerName = "sgd",
@@ -17,7 +20,7 @@ def task(
     """A net 784-hidden-10 on all training images, validated on the 10,000 test images."""
     train, val = read_images(
         "fashion-mnist",
-        places=["/usr/share/datasets/fashion-mnist"],
+        places=PLACES,
         mend="on Debian and Ubuntu: apt install dataset-fashion-mnist",
     )
     return mlp_task(

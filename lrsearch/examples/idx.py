@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import math
 import os
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -25,14 +26,20 @@ def read_images(name: str, places: Sequence[str], mend: str) -> tuple[TensorData
     missing or damaged.
     """
     folder = _find_folder(name, places, mend)
-    train, test = (
-        TensorDataset(
-            _read(folder / f"{part}-images-idx3-ubyte").flatten(1).float() / 255,
-            _read(folder / f"{part}-labels-idx1-ubyte").long(),
+    return _read_set(name, folder, "train"), _read_set(name, folder, "t10k")
+
+
+def _read_set(name: str, folder: Path, part: str) -> TensorDataset:
+    images = _read(folder / f"{part}-images-idx3-ubyte").flatten(1).float() / 255
+    labels = _read(folder / f"{part}-labels-idx1-ubyte").long()
+    if len(images) != len(labels):
+        raise InputError(
+            "task",
+            name,
+            f"{len(images)} images and {len(labels)} labels in {folder}",
+            "fetch the files again",
         )
-        for part in ("train", "t10k")
-    )
-    return train, test
+    return TensorDataset(images, labels)
 
 
 def _find_folder(name: str, places: Sequence[str], mend: str) -> Path:
@@ -54,7 +61,7 @@ def _read(path: Path) -> Tensor:
     packed = path.with_name(path.name + ".gz")
     try:
         content = path.read_bytes() if path.exists() else gzip.decompress(packed.read_bytes())
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise InputError("task", str(path), f"cannot be read ({error})", "fetch the file again") from error
     dimensions = content[3] if len(content) > 4 and content[2] == _UNSIGNED_BYTE else 0
     start = 4 + 4 * dimensions

@@ -6,15 +6,16 @@ of model, optimizer and random states, the sweep, everything put back, the rules
 Tracked, it is the same call with a `RangeTestRecord` that hears of every step. It begins before the study's
 folder is made and the data are described; it ends when the run has ended, the journal is on the disk (fsync)
 and the mirror says that MLflow's SQLite store has committed every point (`lr`, `train/loss` and
-`train/loss_smoothed` of every step). The clock stands still from the first step's record until the new run is in
-MLflow: there the journal is begun, the provenance collected, the mirror's process started, and its imports and
-its connection to a store that has its tables are waited for. That is a cost of its own, and so are the curve's
-files, which come after the points; the run's summary is in neither.
+`train/loss_smoothed` of every step). The clock stands still from the first step's record until the new run
+is in MLflow: there the journal is begun, the provenance collected, the mirror's process started, and its
+imports and its connection to a store that has its tables are waited for. That is a cost of its own, and so
+are the curve's files, which come after the points; the run's summary is in neither.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -117,7 +118,7 @@ class OpeningApart:
         self._record = record
         self.opening_s = 0.0
 
-    def begin(self, seed: int, steps: int, facts: dict[str, Any]) -> None:
+    def begin(self, seed: int, steps: int, facts: Mapping[str, Any]) -> None:
         self._record.begin(seed, steps, facts)
 
     def point(self, seed: int, step: int, lr: float, loss: float) -> None:

@@ -78,7 +78,7 @@ def lightning(work: Workload, place: Path) -> Sample:
     base: Any = package.LightningModule
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
 
-    class Net(base):
+    class Net(base):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
             self.net = work.model()
