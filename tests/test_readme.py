@@ -52,5 +52,5 @@ def test_commands_and_options_in_the_readme_exist() -> None:
 
 def test_make_verbs_in_the_readme_exist() -> None:
     makefile = (README.parent / "Makefile").read_text(encoding="utf-8")
-    for verb in re.findall(r"\bmake (\w+)", TEXT):
+    for verb in re.findall(r"(?:`|\$ )make (\w+)", TEXT):
         assert f"\n{verb}:" in makefile, verb

@@ -62,10 +62,16 @@ def _read(path: Path) -> Tensor:
     try:
         content = path.read_bytes() if path.exists() else gzip.decompress(packed.read_bytes())
     except (OSError, EOFError, zlib.error) as error:
-        raise InputError("task", str(path), f"cannot be read ({error})", "fetch the file again") from error
+        raise _damaged(path, f"cannot be read ({error})") from error
     dimensions = content[3] if len(content) > 4 and content[2] == _UNSIGNED_BYTE else 0
     start = 4 + 4 * dimensions
+    if dimensions == 0 or len(content) < start:
+        raise _damaged(path, "is not an IDX file of bytes")
     sizes = np.frombuffer(content[4:start], dtype=">u4").tolist()
-    if dimensions == 0 or len(content) - start != math.prod(sizes):
-        raise InputError("task", str(path), "is not a whole IDX file of bytes", "fetch the file again")
+    if len(content) - start != math.prod(sizes):
+        raise _damaged(path, f"has {len(content) - start} bytes, and should have {math.prod(sizes)}")
     return torch.from_numpy(np.frombuffer(content, dtype=np.uint8, offset=start).reshape(sizes).copy())
+
+
+def _damaged(path: Path, problem: str) -> InputError:
+    return InputError("task", path.name, f"{problem}, in {path.parent}", "fetch the file again")

@@ -100,10 +100,7 @@ class FolderMirror:
         return wanted is not None and wanted.redacted() != self._destination.redacted()
 
     def _send_new(self) -> bool:
-        if self._server is None:
-            self._connect()
-        server = self._server
-        assert server is not None
+        server = self._server or self._connect()
         self._find_journals()
         progress = False
         for key, forwarder in list(self._forwarders.items()):
@@ -142,7 +139,7 @@ class FolderMirror:
             self._state.save(self._folder)
         return sent.run_id
 
-    def _connect(self) -> None:
+    def _connect(self) -> Server:
         from lrsearch.tracking.server import Server
 
         if database := self._destination.sqlite_file():
@@ -154,6 +151,7 @@ class FolderMirror:
                 log.warning("the server has no run %s any more; it is sent again", sent.run_id)
                 sent.run_id, sent.offset, sent.points, sent.ended = None, 0, 0, False
         self._server = server
+        return server
 
     def _find_journals(self) -> None:
         known = {forwarder.path.name for forwarder in self._forwarders.values()}

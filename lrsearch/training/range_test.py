@@ -14,7 +14,7 @@ from lrsearch.core.plan import SweepPlan
 from lrsearch.core.stopping import make_stop_rule
 from lrsearch.errors import InputError
 from lrsearch.training.schedules import Sweep
-from lrsearch.training.subjects import Fresh, OwnLoop, Parts
+from lrsearch.training.subjects import Fresh, OwnLoop, Parts, SweepOrder
 
 
 class SweepObserver(Protocol):
@@ -81,7 +81,7 @@ def _sweep_once(
         return stop(loss)
 
     try:
-        outcome = subject.run(plan, schedule, seed, device, begin, observe)
+        outcome = subject.run(SweepOrder(plan, schedule, seed, device, begin, observe))
     except BaseException as error:
         if not isinstance(error, InputError):
             error.add_note(f"in the range test, after {len(losses)} steps with seed {seed}")

@@ -44,6 +44,18 @@ TrainFunction = Callable[[Trial], None]
 
 
 @dataclass(frozen=True)
+class SweepOrder:
+    """One sweep to be run: what to do, and whom to tell."""
+
+    plan: SweepPlan
+    schedule: Sweep
+    seed: int
+    device: torch.device
+    begin: Begin
+    observe: Observer
+
+
+@dataclass(frozen=True)
 class Parts:
     """A model in use with its optimizer, loss and loader: swept from its present weights, and put back."""
 
@@ -73,29 +85,19 @@ class Parts:
         """Steps of the sweep."""
         return plan.steps_for(batch_count(self.train_loader))
 
-    def run(
-        self,
-        plan: SweepPlan,
-        schedule: Sweep,
-        seed: int,
-        device: torch.device,
-        begin: Begin,
-        observe: Observer,
-    ) -> Outcome:
+    def run(self, order: SweepOrder) -> Outcome:
         """One sweep, after which everything is as before; a model in train mode keeps its frozen parts in
         eval mode.
         """
         whole = nn.ModuleList([self.model, self.loss]) if isinstance(self.loss, nn.Module) else self.model
         with preserve_state(whole, self.optimizer, loaders=(self.train_loader,), keep=self.keep):
-            seed_everything(seed)
-            seed_loaders((self.train_loader,), seed)
+            seed_everything(order.seed)
+            seed_loaders((self.train_loader,), order.seed)
             if not self.model.training:
                 self.model.train()
-            training = _training(
-                self.model, self.optimizer, self.loss, self.train_loader, self.step, plan, device
-            )
-            begin(training.facts())
-            return fit(training, schedule, self.steps(plan), observe)
+            training = _training(self.model, self.optimizer, self.loss, self.train_loader, self.step, order)
+            order.begin(training.facts())
+            return fit(training, order.schedule, self.steps(order.plan), order.observe)
 
 
 @dataclass(frozen=True)
@@ -113,26 +115,18 @@ class Fresh:
         """Steps of the sweep."""
         return plan.steps_for(batch_count(self.task.train_loader))
 
-    def run(
-        self,
-        plan: SweepPlan,
-        schedule: Sweep,
-        seed: int,
-        device: torch.device,
-        begin: Begin,
-        observe: Observer,
-    ) -> Outcome:
+    def run(self, order: SweepOrder) -> Outcome:
         """One sweep of the seed's model; the global random state is put back afterwards."""
         task = self.task
         with preserve_random_state(loaders=(task.train_loader,)):
-            seed_everything(seed)
-            seed_loaders((task.train_loader,), seed)
-            model, optimizer = task.build(plan.max_lr, device)
+            seed_everything(order.seed)
+            seed_loaders((task.train_loader,), order.seed)
+            model, optimizer = task.build(order.plan.max_lr, order.device)
             check_parts(model, task.loss, optimizer)
             model.train()
-            training = _training(model, optimizer, task.loss, task.train_loader, task.step, plan, device)
-            begin(training.facts())
-            return fit(training, schedule, self.steps(plan), observe)
+            training = _training(model, optimizer, task.loss, task.train_loader, task.step, order)
+            order.begin(training.facts())
+            return fit(training, order.schedule, self.steps(order.plan), order.observe)
 
 
 @dataclass(frozen=True)
@@ -156,28 +150,24 @@ class OwnLoop:
         """Steps of the sweep."""
         return plan.steps_for(None)
 
-    def run(
-        self,
-        plan: SweepPlan,
-        schedule: Sweep,
-        seed: int,
-        device: torch.device,
-        begin: Begin,
-        observe: Observer,
-    ) -> Outcome:
+    def run(self, order: SweepOrder) -> Outcome:
         """One sweep; random states are put back afterwards, all else is the function's own.
 
         Raises InputError where the function never reports a training loss, leaves steps out, does not build
         the schedule, or trains at other lrs.
         """
-        watch = _SweepWatch(observe)
+        watch = _SweepWatch(order.observe)
         spec = TrialSpec(
-            stage="range-test", lr=plan.max_lr, schedule=schedule.to_dict(), seed=seed, steps=self.steps(plan)
+            stage="range-test",
+            lr=order.plan.max_lr,
+            schedule=order.schedule.to_dict(),
+            seed=order.seed,
+            steps=self.steps(order.plan),
         )
-        trial = Trial(spec, device, record=watch.record, monitor=watch.monitor)
-        begin({"device": str(device)})
+        trial = Trial(spec, order.device, record=watch.record, monitor=watch.monitor)
+        order.begin({"device": str(order.device)})
         with preserve_random_state(), suppress(StopTrial):  # the watch knows why it stopped
-            seed_everything(seed)
+            seed_everything(order.seed)
             self.train(trial)
         found = trial.result().warnings
         if found:
@@ -255,8 +245,7 @@ def _training(
     loss: LossFunction | None,
     loader: Iterable[Any],
     step: StepFunction | None,
-    plan: SweepPlan,
-    device: torch.device,
+    order: SweepOrder,
 ) -> Training:
     return Training(
         model=model,
@@ -264,8 +253,8 @@ def _training(
         train_loader=loader,
         loss=loss,
         step=step,
-        accumulate=plan.accumulate,
-        clip=plan.clip,
-        precision=plan.precision,
-        device=device,
+        accumulate=order.plan.accumulate,
+        clip=order.plan.clip,
+        precision=order.plan.precision,
+        device=order.device,
     )

@@ -45,8 +45,8 @@ def measure(place: Path, rounds: int) -> Costs:
 def _round(place: Path, k: int) -> Iterator[tuple[str, float]]:
     for name, (before, code) in _IMPORTS.items():
         yield name, _timed_code(before, code)
-    folder = place / f"store-{k}"
-    folder.mkdir()
+    folder = place / f"costs-{k}" if k else place  # the first store serves the sweeps afterwards
+    folder.mkdir(exist_ok=True)
     setup = f"Server(Destination({store(folder)!r}, 'bench'))"
     yield "set-up of a fresh SQLite store (mirror's process)", _timed_code(_STORE, setup)
     yield "lrsearch --help", _help()

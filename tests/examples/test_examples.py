@@ -62,7 +62,7 @@ def test_digits_hold_a_fifth_back() -> None:
     assert task.val_loader is not None
     parts = [torch.cat([inputs for inputs, _ in loader]) for loader in (task.train_loader, task.val_loader)]
     assert [len(part) for part in parts] == [1437, 360]
-    assert all(0 <= part.min() and part.max() == 1 for part in parts)
+    assert all(part.min() >= 0 and part.max() == 1 for part in parts)
 
 
 def test_the_lr_of_digits_trains() -> None:
@@ -128,7 +128,7 @@ def test_five_seeds_agree_on_fashion_mnist(clothes: lrsearch.Task) -> None:
         for seed in range(5)
     ]
     lrs = [suggestion.lr or 0.0 for suggestion in found]
-    edges = [suggestion.bracket and suggestion.bracket.high for suggestion in found]
+    edges = [suggestion.bracket.high if suggestion.bracket else None for suggestion in found]
     assert all(0.003 < lr < 0.05 for lr in lrs), lrs
     assert max(lrs) < 2 * min(lrs), lrs
     assert all(edge is not None and edge < 1 for edge in edges), edges
@@ -248,9 +248,12 @@ def a_folder(path: Path) -> None:
 )
 def test_a_damaged_file_is_named_with_the_mend(files: Path, damage: Any) -> None:
     damage(files / "train-images-idx3-ubyte")
-    with pytest.raises(InputError, match="train-images-idx3-ubyte.*fetch the file again") as caught:
+    with pytest.raises(InputError) as caught:
         mnist()
-    assert "\n" not in str(caught.value)
+    message = str(caught.value)
+    assert message.startswith("task='train-images-idx3-ubyte'")
+    assert f"in {files}; fetch the file again" in message
+    assert "\n" not in message
 
 
 @pytest.mark.parametrize(
@@ -277,5 +280,5 @@ def test_missing_data_say_how_to_get_them(
 
 def test_images_and_labels_of_different_number_are_an_error(files: Path) -> None:
     (files / "train-labels-idx1-ubyte").write_bytes(idx(LABELS[:2]))
-    with pytest.raises(InputError, match="3 images.*2 labels"):
+    with pytest.raises(InputError, match="3 images and 2 labels"):
         mnist()
