@@ -8,7 +8,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from typing import Annotated, Any
 
 import typer
@@ -88,27 +88,28 @@ def range_test(
         from lrsearch.search.range_test import range_test as run
         from lrsearch.search.task_source import load_task
 
-        result = run(
-            load_task(task, settings or []),
-            min_lr=min_lr,
-            max_lr=max_lr,
-            steps=steps,
-            spacing=spacing,  # type: ignore[arg-type]  # any text: it is validated with the other arguments
-            smoothing=smoothing,
-            repeats=repeats,
-            seed=seed,
-            stop=stop,  # type: ignore[arg-type]
-            accumulate=accumulate,
-            clip=clip,
-            precision=precision,  # type: ignore[arg-type]
-            device=device,
-            tracking=tracking,
-            tracking_uri=tracking_uri,
-            experiment=experiment,
-            tags=_pairs("--tag", tags or []),
-            out=out,
-            progress=not quiet,
-        )
+        with redirect_stdout(sys.stderr):  # what the task prints; stdout is for the answer
+            result = run(
+                load_task(task, settings or []),
+                min_lr=min_lr,
+                max_lr=max_lr,
+                steps=steps,
+                spacing=spacing,  # type: ignore[arg-type]  # any text: it is validated with the other arguments
+                smoothing=smoothing,
+                repeats=repeats,
+                seed=seed,
+                stop=stop,  # type: ignore[arg-type]
+                accumulate=accumulate,
+                clip=clip,
+                precision=precision,  # type: ignore[arg-type]
+                device=device,
+                tracking=tracking,
+                tracking_uri=tracking_uri,
+                experiment=experiment,
+                tags=_pairs("--tag", tags or []),
+                out=out,
+                progress=not quiet,
+            )
         if result.mirror is not None:
             result.wait(sync_timeout)
             _say_pending(result.tracking, result.folder)

@@ -20,6 +20,13 @@ RULE_READS = {
 }
 
 
+_STOPS = {
+    "rose": "the loss had risen for good",
+    "4x": "the running average was four times its minimum",
+    "not_finite": "the loss was not finite",
+}
+
+
 def format_lr(lr: float | None) -> str:
     """An lr as people read it: three significant digits, or a dash."""
     return "–" if lr is None else f"{lr:.3g}"
@@ -44,11 +51,9 @@ def range_test_rows(curves: Sequence[RangeTestCurve], suggestion: Suggestion) ->
         if name in suggestion.rules
     ]
     for curve in curves:
-        ended = (
-            f"stopped at step {curve.stopped_at}: {curve.stop_reason}"
-            if curve.stopped_at
-            else "ran to its end"
-        )
+        ended = "ran to its end"
+        if curve.stop_reason is not None:
+            ended = f"stopped at step {curve.stopped_at}: {_STOPS.get(curve.stop_reason, curve.stop_reason)}"
         rows.append((f"seed {curve.seed}", f"{curve.steps} steps", ended))
     return rows
 

@@ -19,14 +19,16 @@ from tests.bench.workload import Workload
 
 TARGETS = {"import lrsearch over import torch": 0.05, "lrsearch --help": 0.5}
 _CHECKOUT = Path(__file__).parents[2]
-_IMPORTS = {
-    "import lrsearch over import torch": ("import torch", "import lrsearch"),
-    "lrsearch.range_test over import torch": ("import torch", "import lrsearch; lrsearch.range_test"),
-    "import of matplotlib for the plot": ("import lrsearch.search.recording", "import lrsearch.report.plots"),
-    "imports of the mirror's process (mlflow)": ("import time", "import lrsearch.tracking.server"),
+_FIRST_USE = {
+    "import lrsearch over import torch": "import lrsearch",
+    "then lrsearch.range_test, at its first use": "lrsearch.range_test",
+    "then matplotlib, for the plot": "import lrsearch.report.plots",
 }
-"""By name: what is imported before the clock starts, and what is timed."""
-_STORE = "from lrsearch.tracking.server import Server; from lrsearch.tracking.destination import Destination"
+"""What the training process imports, in this order, after torch."""
+_MIRROR = {
+    "imports of the mirror's process (mlflow)": "import lrsearch.tracking.server as server",
+    "set-up of a fresh SQLite store by the mirror": "server.Server(server.Destination({uri!r}, 'bench'))",
+}
 ROUNDS = 5
 """Each takes seconds; these figures are far from their targets or have none."""
 Costs = dict[str, list[float]]
@@ -43,12 +45,10 @@ def measure(place: Path, rounds: int) -> Costs:
 
 
 def _round(place: Path, k: int) -> Iterator[tuple[str, float]]:
-    for name, (before, code) in _IMPORTS.items():
-        yield name, _timed_code(before, code)
     folder = place / f"costs-{k}" if k else place  # the first store serves the sweeps afterwards
     folder.mkdir(exist_ok=True)
-    setup = f"Server(Destination({store(folder)!r}, 'bench'))"
-    yield "set-up of a fresh SQLite store (mirror's process)", _timed_code(_STORE, setup)
+    yield from _timed("import torch", _FIRST_USE)
+    yield from _timed("", {name: code.format(uri=store(folder)) for name, code in _MIRROR.items()})
     yield "lrsearch --help", _help()
     work = Workload(width=8, steps=1000)
     model = work.model()
@@ -59,14 +59,17 @@ def _round(place: Path, k: int) -> Iterator[tuple[str, float]]:
     yield "artifacts of 1,000 steps: curve.csv, curve.json, curve.png", time.perf_counter() - begin
 
 
-def _timed_code(before: str, code: str) -> float:
-    """Seconds that `code` takes in a fresh interpreter, after `before`."""
-    program = f"{before}; import time; t = time.perf_counter(); {code}; print(time.perf_counter() - t)"
+def _timed(before: str, codes: dict[str, str]) -> Iterator[tuple[str, float]]:
+    """Seconds of each piece of code, one after the other in a fresh interpreter, after `before`."""
+    lines = [before, "import time"]
+    for code in codes.values():
+        lines += ["t = time.perf_counter()", code, "print(time.perf_counter() - t)"]
     environment = os.environ | {"PYTHONPATH": str(_CHECKOUT), "MLFLOW_DISABLE_TELEMETRY": "true"}
+    program = "\n".join(lines)
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(f"{program}\n{done.stderr}")
-    return float(done.stdout.split()[-1])
+    yield from zip(codes, map(float, done.stdout.split()), strict=True)
 
 
 def _help() -> float:

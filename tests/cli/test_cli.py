@@ -108,12 +108,13 @@ def test_a_task_is_found_by_file_and_by_module(source: str, cli: Command) -> Non
         sys.modules.pop(module, None)
     answer = cli(*RUN, source, "--json")
     assert answer.code == 0
-    assert json.loads(answer.out.splitlines()[-1])["task"] == "task"
+    assert json.loads(answer.out)["task"] == "task"
 
 
 def test_what_a_task_prints_does_not_spoil_the_json(cli: Command) -> None:
     answer = cli(*RUN, "my_tasks.py:task", "--json")
     assert json.loads(answer.out)["task"] == "task"
+    assert answer.err == "building\n"
 
 
 def test_settings_are_typed_by_the_signature_and_recorded(cli: Command, tmp_path: Path) -> None:
@@ -132,6 +133,7 @@ def test_settings_are_typed_by_the_signature_and_recorded(cli: Command, tmp_path
     assert answer.err.rstrip().endswith(f"lrsearch sync {place}")
 
 
+@pytest.mark.filterwarnings("default:be careful")
 def test_a_failure_in_mid_sweep_is_one_line_and_code_1(cli: Command) -> None:
     answer = cli(*RUN, "my_tasks.py:breaking")
     warning, line = answer.err.splitlines()
@@ -140,6 +142,7 @@ def test_a_failure_in_mid_sweep_is_one_line_and_code_1(cli: Command) -> None:
     assert line.startswith("lrsearch: BrokenError: out of luck (in the range test, after 14 steps")
 
 
+@pytest.mark.filterwarnings("default:be careful")
 def test_debug_shows_the_traceback(cli: Command) -> None:
     answer = cli(*RUN, "my_tasks.py:breaking", "--debug")
     assert answer.code == 1
