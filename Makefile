@@ -20,7 +20,10 @@ check: $(READY)
 
 bench: $(READY)
 	$(BIN)/pip install --quiet --constraint .ci/constraints.txt --no-build-isolation --editable '.[dev,bench]'
+	$(BIN)/pip install --quiet --constraint .ci/constraints.txt --no-deps fastai  # its requirements hold torchvision
 	$(BIN)/python -m tests.bench overhead
+	$(BIN)/python -m tests.bench rules
+	$(BIN)/python -m tests.readme
 
 notebooks: $(READY)
 	$(BIN)/python -m pytest tests/test_notebooks.py

@@ -85,6 +85,8 @@ def range_test(
 ) -> None:
     """Train while the lr rises, and suggest a learning rate and a bracket."""
     with _reporting(debug):
+        if quiet:
+            warnings.simplefilter("ignore")
         from lrsearch.search.range_test import range_test as run
         from lrsearch.search.task_source import load_task
 

@@ -270,7 +270,7 @@ CASES = [
         "bf16",
     ),
     # the model and the optimizer
-    case("model a function", lambda: {"model": torch.sin}, "model", "sin", "nn.Module"),
+    case("model a name", lambda: {"model": "resnet18"}, "model", "'resnet18'", "nn.Module"),
     case("optimizer missing", lambda: {"optimizer": None}, "optimizer", "None", "Task"),
     case(
         "optimizer a class", lambda: {"optimizer": torch.optim.SGD}, "optimizer", "SGD", "model.parameters()"

@@ -23,19 +23,22 @@ Side = Literal["low", "high"]
 
 _CLIFF = 3.0
 """Neighbours' excesses further apart than this are no parabola's."""
+_FEWEST_LRS = 3
+"""With fewer there is nothing to fit: the response counts as flat."""
 _EXTENSION = 2.0
-"""The optimum is looked for this many octaves beyond the tested lrs, so that a flat response is seen as open."""
-_COARSE_STEP, _FINE_POINTS, _TAIL = 0.4, 40, 1e-4
+"""Octaves beyond the tested lrs in which the optimum is looked for: a flat response is seen as open."""
+_COARSE_STEP, _FINE_POINTS, _TAIL = 0.4, 36, 1e-4
 """Octaves between optima tried first; optima tried again where all but a tail of the probability lies."""
-_CURVE_POINTS = 241
+_CURVE_POINTS = 121
 _REFERENCE = 2.0
 """Octaves from the optimum at which shapes of one amplitude agree: the coarse grid's step, a factor of 4."""
 _AMPLITUDES = 4.0 ** np.arange(-2.5, 4.1)
 """Excess an octave from the optimum, in units of the noise, evenly spread in log."""
 _SPREAD = 0.7
 """Relative standard deviation of the amplitude around each of these, so that they overlap."""
-_DISCREPANCY = np.array([0.0, 0.25])
+_DISCREPANCY = np.array([0.002, 0.25])
 """Relative error of the shape an octave away, growing with the distance: real responses are not powers."""
+_ROUNDING = 1e-20
 _KNOWN_DF = 1e6
 _NOISE_FLOOR = 1e-4
 """Noise below this share of the losses' range is none."""
@@ -68,10 +71,10 @@ class Vertex:
     """The lrs to try next, lowest first, and what they are.
 
     ``parabola``: the vertex through the best and its neighbours; ``cliff``: both midpoints in log lr;
-    ``edge``: the midpoint to the only neighbour (none where there is a single lr); ``flat``: none.
+    ``edge``: the midpoint to the only neighbour, none where there is a single lr.
     """
 
-    kind: Literal["parabola", "cliff", "edge", "flat"]
+    kind: Literal["parabola", "cliff", "edge"]
     lrs: tuple[float, ...]
 
 
@@ -93,7 +96,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class Tolerance:
-    """The lrs whose fitted objective stays within a margin of the best; open where that reaches a tested end."""
+    """The lrs whose fitted objective stays within a margin of the best; open where all tested ones do."""
 
     low: float
     high: float
@@ -104,10 +107,10 @@ class Tolerance:
 class Response:
     """Final objective against lr, replicates of an lr averaged.
 
-    `lrs`, `means`, `counts`: the lrs on which no seed diverged, ascending, with their mean objective and number of
-    trials, each of shape (n,). `cliff`: the lowest diverged lr above the best one, or None; what survived above it is
-    left out. Raises InputError for no observation, an lr that is not above 0 and finite, and an objective
-    that is not finite though the trial did not diverge.
+    `lrs`, `means`, `counts`: the lrs on which no seed diverged, ascending, with their mean objective and
+    number of trials, each of shape (n,). `cliff`: the lowest diverged lr above the best one, or None; what
+    survived above it is left out. Raises InputError for no observation, an lr that is not above 0 and finite,
+    and an objective that is not finite though the trial did not diverge.
     """
 
     def __init__(self, observations: Sequence[Observation]) -> None:
@@ -133,23 +136,23 @@ class Response:
 
     @property
     def best_lr(self) -> float:
-        """The tried lr of the lowest mean objective, the lowest such. `FittedResponse.lr` is the better choice."""
+        """The tried lr of the lowest mean objective, the lowest such. The fit's `lr` is the better choice."""
         return float(self.lrs[self._best])
 
     @property
-    def is_flat(self) -> bool:
-        """Fewer than three lrs survived, or all of them have the same mean: nothing to fit."""
-        return len(self.lrs) < 3 or bool(np.ptp(self.means) <= 1e-12 * np.abs(self.means).max())
+    def has_equal_means(self) -> bool:
+        """All surviving lrs have the same mean objective, up to rounding."""
+        return bool(np.ptp(self.means) <= 1e-12 * np.abs(self.means).max())
 
     def needs_extension(self) -> Side | None:
         """The side on which the best lr is the last one tried, or None.
 
-        A diverged neighbour is a bound, so needs no extension; where all diverged it is ``low``. Where all lrs have the
-        same mean an extension would find nothing: None.
+        A diverged neighbour is a bound, so needs no extension; where all diverged it is ``low``. Where all
+        lrs have the same mean an extension would find nothing: None.
         """
-        if not len(self.lrs):
+        if not self.groups:
             return "low"
-        if len(self.lrs) > 1 and np.ptp(self.means) == 0:
+        if len(self.lrs) > 1 and self.has_equal_means:
             return None
         if self.best_lr == self.tried[0]:
             return "low"
@@ -159,8 +162,9 @@ class Response:
         """Where to try next, from the best lr and its neighbours in x = log lr.
 
         With excesses ``e`` over the best at distances ``d`` below and above it, the parabola's vertex is
-        ``x + (e_low * d_high² - e_high * d_low²) / (2 * (e_low * d_high + e_high * d_low))``. Where one excess is more than
-        three times the other the response is a cliff, and so it is where the upper neighbour diverged.
+        ``x + (e_low * d_high² - e_high * d_low²) / (2 * (e_low * d_high + e_high * d_low))``. Where one
+        excess is more than three times the other the response is a cliff, and so it is where the upper
+        neighbour diverged.
         """
         i = self._best
         x = np.log(self.lrs)
@@ -175,8 +179,6 @@ class Response:
             inner = [v for v in (below, above) if v is not None]
             return Vertex("edge", tuple(math.exp((centre + v) / 2) for v in inner))
         e_low = float(self.means[i - 1] - self.means[i])
-        if e_low == e_high == 0:
-            return Vertex("flat", ())
         if max(e_low, e_high) > _CLIFF * min(e_low, e_high):
             return Vertex("cliff", (math.exp((below + centre) / 2), math.exp((centre + above) / 2)))
         d_low, d_high = centre - below, above - centre
@@ -184,29 +186,218 @@ class Response:
         return Vertex("parabola", (math.exp(centre + shift),))
 
     def fit(self, noise: Noise | None = None) -> FittedResponse:
-        """The response with its uncertainty; `noise` replaces what the replicates here measure."""
+        """The response with its uncertainty; `noise` replaces what the replicates here measure.
+
+        Raises InputError where every lr diverged.
+        """
+        self._require_survivors()
         return FittedResponse(self, noise)
 
     @property
     def _best(self) -> int:
-        if not len(self.lrs):
-            raise InputError("observations", self.tried, "all diverged", "try lower lrs")
+        self._require_survivors()
         return int(np.argmin(self.means))
+
+    def _require_survivors(self) -> None:
+        if not self.groups:
+            raise InputError("observations", self.tried, "all diverged", "try lower lrs")
 
 
 class FittedResponse:
-    """What a response says of its optimum x0, in x = log2 lr: a posterior, summed over a grid, nothing drawn.
+    """What a response says of its optimum x0, in x = log2 lr: a posterior summed over a grid, nothing drawn.
 
-    ``y_i = m + A * s(x_i - x0) + e_i``, where s is a power of the distance on either side, 1/2 to 16 times as steep on
-    the high side: parabolas, kinks, and walls of power 4. ``e_i`` has variance ``sd² / n_i + (k * A * s_i * |x_i - x0|)²``: the noise
-    between seeds, and a relative error of the shape, k = 0 or 1/4 an octave. m is flat, log sd flat unless measured or given, A / sd even in log, x0
-    even from two octaves below the lowest lr to two above the highest, or to the cliff. m and A are integrated exactly,
-    sd by Laplace's method. The shapes' weights are chosen so that 90% intervals hold the optimum in about 90% of
-    synthetic studies of several kinds, not of the fitted ones alone.
+    ``y_i = m + A * s(x_i - x0) + e_i``, where s is a power of the distance on either side, 1/2 to 16 times as
+    steep on the high side: parabolas, kinks, and walls of power 4. ``e_i`` has the variance
+    ``sd² / n_i + (k * A * s_i * (x_i - x0))²``: the noise between seeds, and an error of the shape, k = 0.002
+    or 0.25 an octave. m is flat, log sd flat unless measured or given, A / sd even in log, x0 even from two
+    octaves below the lowest lr to two above the highest, or to the cliff. m and A are integrated exactly, sd
+    by Laplace's method. The shapes and their weights are chosen so that 90% intervals hold the optimum in
+    about 90% of synthetic studies of several kinds, such as no single family fits.
     """
 
     def __init__(self, response: Response, noise: Noise | None = None) -> None:
-        self.response = response
-        self._given = noise
-        self._low, self._high = float(response.lrs[response._best]), 0.0
-        self._low, self._high = float(np.log2(response.lrs[0])), float(np.log2(response.lrs[-1]))
+        self._response = response
+        self._lowest, self._highest = response.lrs[0], response.lrs[-1]
+        fits = len(response.lrs) >= _FEWEST_LRS and not response.has_equal_means
+        self._posterior = _posterior(response, noise or response.noise) if fits else None
+
+    @cached_property
+    def lr(self) -> float:
+        """The lr of the lowest fitted objective within the tested range, the lowest such.
+
+        The fit weighs every place where the optimum may lie, so that a steep side is kept away from.
+        """
+        if self._posterior is None:
+            return self._response.best_lr
+        return float(self._curve_lrs[np.argmin(self._curve)])
+
+    @property
+    def expected_gain(self) -> float:
+        """Fitted objective at `lr` minus that at the true optimum, wherever it lies: all that further trials
+        could gain on average, in the objective's unit. Below the noise they are not worth their cost.
+        """
+        return 0.0 if self._posterior is None else float(self._curve.min() - self._posterior.level)
+
+    def objective(self, lrs: ArrayLike) -> Array:
+        """Fitted (posterior mean) objective at `lrs`, any shape, in the objective's unit."""
+        x = np.log2(np.asarray(lrs, dtype=np.float64))
+        if self._posterior is None:
+            return np.full(x.shape, self._response.means.mean())
+        shape = _shape(x[..., None] - self._posterior.optima)
+        return np.asarray(
+            self._posterior.level + np.einsum("...gs,gs->...", shape, self._posterior.amplitudes)
+        )
+
+    def interval(self, level: float = 0.9) -> Interval:
+        """The central set that holds the optimal lr with probability `level`, from 0.5 to 0.99.
+
+        It ends where the tested range does, open if it would reach further; above, it may reach up to the
+        cliff, which no optimum passes. On a flat response it is the tested range, open at both sides unless
+        a cliff bounds it.
+        """
+        if not 0.5 <= level <= 0.99:
+            raise InputError("level", level, "is out of range", "give a number from 0.5 to 0.99, e.g. 0.9")
+        cliff = self._response.cliff
+        low, high = (0.0, math.inf) if self._posterior is None else self._posterior.central(level)
+        ceiling = self._highest if cliff is None else cliff
+        return Interval(
+            low=float(min(max(low, self._lowest), ceiling)),
+            high=float(max(min(high, ceiling), self._lowest)),
+            level=level,
+            low_open=bool(low < self._lowest),
+            high_open=bool(cliff is None and high > self._highest),
+        )
+
+    def tolerance(self, delta: float) -> Tolerance:
+        """The lrs around `lr`, within the tested range, whose fitted objective is at most `delta` above its.
+
+        `delta` is in the objective's unit. Ends are interpolated in log lr.
+        """
+        if not (math.isfinite(delta) and delta > 0):
+            raise InputError("delta", delta, "is no margin", "give a finite number above 0")
+        x, excess = np.log2(self._curve_lrs), self._curve - self._curve.min()
+        at, outside = int(np.argmin(excess)), excess > delta
+
+        def crossing(inner: int, outer: int) -> float:
+            return float(2.0 ** np.interp(delta, excess[[inner, outer]], x[[inner, outer]]))
+
+        below, above = np.flatnonzero(outside[:at]), np.flatnonzero(outside[at:]) + at
+        return Tolerance(
+            low=crossing(below[-1] + 1, below[-1]) if len(below) else float(self._lowest),
+            high=crossing(above[0] - 1, above[0]) if len(above) else float(self._highest),
+            low_open=not len(below),
+            high_open=not len(above) and self._response.cliff is None,
+        )
+
+    @cached_property
+    def _curve_lrs(self) -> Array:
+        return np.asarray(np.geomspace(self._lowest, self._highest, _CURVE_POINTS))
+
+    @cached_property
+    def _curve(self) -> Array:
+        return self.objective(self._curve_lrs)
+
+
+@dataclass(frozen=True)
+class _Posterior:
+    """Over evenly spaced `optima` (log2 lr), shape (g,): their `probabilities`, shape (g,); the mean
+    `amplitudes`, each times the probability of its optimum and shape, shape (g, s); the mean best objective.
+    """
+
+    optima: Array
+    probabilities: Array
+    amplitudes: Array
+    level: float
+
+    def central(self, level: float) -> tuple[float, float]:
+        """The lrs between which the optimum lies with probability `level`, with as much on either side."""
+        step = self.optima[1] - self.optima[0]
+        ends = np.concatenate([self.optima[:1] - step / 2, self.optima + step / 2])
+        below = np.concatenate([[0.0], np.cumsum(self.probabilities)])
+        low, high = np.interp([(1 - level) / 2, (1 + level) / 2], below, ends)
+        return float(2.0**low), float(2.0**high)
+
+
+def _posterior(response: Response, noise: Noise | None) -> _Posterior:
+    """All optima coarsely first, then those where the probability lies, finely."""
+    x = np.log2(response.lrs)
+    low = float(x[0]) - _EXTENSION
+    high = float(x[-1]) + _EXTENSION if response.cliff is None else math.log2(response.cliff)
+    optima = np.linspace(low, high, math.ceil((high - low) / _COARSE_STEP) + 1)
+    below = np.cumsum(_given(optima, response, noise).probabilities)
+    first, last = np.searchsorted(below, [_TAIL, 1 - _TAIL])
+    fine = np.linspace(optima[max(first - 1, 0)], optima[min(last + 1, len(optima) - 1)], _FINE_POINTS)
+    return _given(fine, response, noise)
+
+
+def _given(optima: Array, response: Response, noise: Noise | None) -> _Posterior:
+    """The posterior where the optimum is one of `optima`.
+
+    Axes: optimum, shape, discrepancy with amplitude, and the lrs, which the sums run over. ``t = 1 / sd``.
+    """
+    scale = float(np.ptp(response.means))
+    offset = float(response.means.mean())
+    y = (response.means - offset) / scale
+    df = 0.0 if noise is None else min(noise.df, _KNOWN_DF)
+    squares = 0.0 if noise is None else df * max(noise.sd / scale, _NOISE_FLOOR) ** 2
+
+    distance = np.log2(response.lrs) - optima[:, None]
+    s = np.moveaxis(_shape(distance), -1, 1)
+    relative = np.outer(_DISCREPANCY, _AMPLITUDES).ravel()
+    amplitudes = np.tile(_AMPLITUDES, len(_DISCREPANCY))
+    error = (s * np.abs(distance)[:, None, :]) ** 2
+    variance = 1 / response.counts + relative[:, None] ** 2 * error[:, :, None, :]
+
+    # Weighted sums with m integrated out: centred on the weighted mean.
+    one = np.ones_like(s)
+    sums = (1 / variance) @ np.stack([one, one * y, one * y**2, s, s * y, s**2], axis=-1)
+    total, total_y, total_yy, total_s, total_sy, total_ss = np.moveaxis(sums, -1, 0)
+    yy = total_yy - total_y**2 / total
+    sy = total_sy - total_s * total_y / total
+    ss = total_ss - total_s**2 / total
+
+    # A / sd is normal around each amplitude: a term of rank one in the covariance, inverted exactly.
+    prior = (_SPREAD * amplitudes) ** 2
+    shrink = prior / (1 + prior * ss)
+    square = np.maximum(yy - shrink * sy**2 + squares, _ROUNDING)
+    linear = amplitudes * sy / (1 + prior * ss)
+    constant = amplitudes**2 * ss / (1 + prior * ss)
+
+    # The integral over log t of t^n exp(-square * t² / 2 + linear * t), at its mode.
+    n = len(y) - 1 + df
+    root = np.abs(linear) + np.sqrt(linear**2 + 4 * square * n)
+    t = np.where(linear > 0, root / (2 * square), 2 * n / root)  # either way no cancellation
+    log_weight = n * np.log(t) - square * t**2 / 2 + linear * t - constant / 2
+    log_weight -= 0.5 * np.log(square * t**2 + n)
+    log_weight -= 0.5 * (np.log(variance) @ np.ones_like(y) + np.log(total) + np.log(1 + prior * ss))
+    log_weight += np.log(_SHAPES[:, 4])[:, None]
+    posterior = np.exp(log_weight - log_weight.max())
+    posterior /= posterior.sum()
+
+    mean_amplitude = (amplitudes / prior + sy * t) / (1 / prior + ss) / t
+    level = float(np.sum(posterior * (total_y - mean_amplitude * total_s) / total))
+    return _Posterior(
+        optima=optima,
+        probabilities=posterior.sum((1, 2)),
+        amplitudes=(posterior * mean_amplitude).sum(2) * scale,
+        level=offset + scale * level,
+    )
+
+
+def _shape(distance: Array) -> Array:
+    """Every shape at a distance (octaves) from the optimum, on a new last axis."""
+    low, low_power, high, high_power, _ = _SHAPES.T
+    far = np.abs(distance)[..., None] / _REFERENCE
+    above = distance[..., None] > 0
+    return np.asarray(_REFERENCE**2 * np.where(above, high * far**high_power, low * far**low_power))
+
+
+def _check(observations: Sequence[Observation]) -> None:
+    if not observations:
+        raise InputError("observations", [], "is empty", "give at least one trial")
+    for o in observations:
+        if not (math.isfinite(o.lr) and o.lr > 0):
+            raise InputError("lr", o.lr, "is no learning rate", "give a finite number above 0")
+        if not o.diverged and (o.objective is None or not math.isfinite(o.objective)):
+            mend = "give a finite number, or mark the trial as diverged"
+            raise InputError("objective", o.objective, f"at lr {o.lr:.3g} is not finite", mend)

@@ -105,7 +105,7 @@ def compare(a: Sequence[float], b: Sequence[float], *, paired: bool = True, leve
 def is_not_worse(
     a: Sequence[float], b: Sequence[float], delta: float, *, paired: bool = True, level: float = 0.9
 ) -> bool:
-    """Is `a` worse than `b` by less than `delta`? True where the one-sided upper bound of a - b is below it."""
+    """Is `a` worse than `b` by less than `delta`? True if the upper bound of a - b is below it."""
     return compare(a, b, paired=paired, level=level).upper < delta
 
 

@@ -16,7 +16,7 @@ from lrsearch.tracking.destination import find_destination
 from lrsearch.tracking.folder import create_folder, range_test_name
 from lrsearch.training.data import describe_data
 from lrsearch.training.range_test import Observers, SweepObserver, sweep
-from lrsearch.training.subjects import Fresh, OwnLoop, Parts, is_train_function
+from lrsearch.training.subjects import Fresh, OwnLoop, Parts, is_task_function, is_train_function
 from lrsearch.training.task import Task
 
 if TYPE_CHECKING:
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
 
     from lrsearch.training.state import Keep
-    from lrsearch.training.subjects import TrainFunction
+    from lrsearch.training.subjects import TaskFunction, TrainFunction
     from lrsearch.training.task import LossFunction, StepFunction
 
 
 def range_test(
-    model: nn.Module | Task | TrainFunction,
+    model: nn.Module | Task | TrainFunction | TaskFunction,
     optimizer: Optimizer | None = None,
     loss: LossFunction | None = None,
     train_loader: Iterable[Any] | None = None,
@@ -58,9 +58,9 @@ def range_test(
 ) -> RangeTest:
     """Trains while the lr rises from `min_lr` to `max_lr`, and reads a learning rate off the losses.
 
-    Takes a model with its optimizer, loss and loader, or a `Task` alone, or a training function
-    ``train(trial)``. The model, the optimizer, the loader's generator and all random states are put back bit
-    for bit, whatever happens.
+    Takes a model with its optimizer, loss and loader, or a `Task` (or the function that makes it) alone, or a
+    training function ``train(trial)``. The model, the optimizer, the loader's generator and all random states
+    are put back bit for bit, whatever happens.
 
     `steps` updates, by default one epoch, at least 100 and at most 1,000. `spacing` of the lrs is ``log`` or
     ``linear``; `smoothing` is the running average's beta. `repeats` seeds, from `seed` on, give several
@@ -92,8 +92,8 @@ def range_test(
         clip=clip,
         precision=precision,
     )
-    subject = _subject(model, optimizer, loss, train_loader, step, keep)
-    name = _name(model)
+    given, name = _called(model)
+    subject = _subject(given, optimizer, loss, train_loader, step, keep)
     chosen = subject.check(plan, device)
     with ExitStack() as stack:
         observers: list[SweepObserver] = []
@@ -105,7 +105,7 @@ def range_test(
                 destination=find_destination(f"lrsearch/{name}", tracking_uri, experiment),
                 task=name,
                 plan=plan,
-                params=model.arguments if isinstance(model, Task) else {},
+                params=given.arguments if isinstance(given, Task) else {},
                 tags=tags or {},
                 data=data,
             )
@@ -153,9 +153,17 @@ def _subject(
     return Parts(model, optimizer, loss, train_loader, step, keep)  # type: ignore[arg-type]  # its check tells
 
 
-def _name(model: nn.Module | Task | TrainFunction) -> str:
-    named = model.name if isinstance(model, Task) else getattr(model, "__name__", None)
-    return named or type(model).__name__
+def _called(model: Any) -> tuple[Any, str]:
+    """The model, task or training function, with its name; a function without arguments returns a Task."""
+    own_name = getattr(model, "__name__", type(model).__name__)
+    if is_task_function(model):
+        made = model()
+        if not isinstance(made, Task):
+            raise InputError("task", model, f"returned a {type(made).__name__}", "return an lrsearch.Task")
+        return made, made.name or own_name
+    if isinstance(model, Task):
+        return model, model.name or getattr(model.model, "__name__", "task").strip("<>")
+    return model, own_name
 
 
 def _data(subject: Parts | Fresh | OwnLoop) -> dict[str, Any]:

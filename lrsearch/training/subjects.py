@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import warnings
 from collections.abc import Callable, Iterable, Mapping
@@ -41,6 +42,7 @@ from lrsearch.training.trial import Trial
 Begin = Callable[[Mapping[str, Any]], None]
 """Called with what is trained, as plain JSON, before the first update."""
 TrainFunction = Callable[[Trial], None]
+TaskFunction = Callable[[], Task]
 
 
 @dataclass(frozen=True)
@@ -178,6 +180,14 @@ class OwnLoop:
                 "build trial.schedule; at each update, call its step() and trial.report(step, train_loss=…)",
             )
         return watch.outcome or Outcome(spec.steps)
+
+
+def is_task_function(value: object) -> TypeGuard[TaskFunction]:
+    """Whether a value is a function that is called without arguments, and so makes a task."""
+    if not callable(value) or isinstance(value, (nn.Module, type)):
+        return False
+    parameters = inspect.signature(value).parameters.values()
+    return all(p.default is not p.empty or p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in parameters)
 
 
 def is_train_function(value: object) -> TypeGuard[TrainFunction]:

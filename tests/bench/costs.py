@@ -56,7 +56,7 @@ def _round(place: Path, k: int) -> Iterator[tuple[str, float]]:
     study = create_folder("artifacts", folder / "artifacts")
     begin = time.perf_counter()
     write_curves(study, "bench", result.curves, result.suggestion)
-    yield "artifacts of 1,000 steps: curve.csv, curve.json, curve.png", time.perf_counter() - begin
+    yield "artifacts of 1,000 steps (curve.csv, .json, .png)", time.perf_counter() - begin
 
 
 def _timed(before: str, codes: dict[str, str]) -> Iterator[tuple[str, float]]:

@@ -133,7 +133,8 @@ def measure(steps: dict[int, int], rounds: int) -> Report:
         "machine": _machine(),
         "versions": {name: version(name) for name in ("lrsearch", "torch", "mlflow")} | versions,
         "python": platform.python_version(),
-        "hidden_units": widths,
+        "hidden units": widths,
+        "steps a sweep (targets are meant at 1,000)": {f"{ms} ms": count for ms, count in steps.items()},
     }
     return Report(rows, list(summarize(rows)), missing, setting)
 
@@ -171,10 +172,8 @@ def _rows(at: str, k: int, samples: dict[str, Sample]) -> Iterator[Row]:
         ratio = sample.seconds / sample.steps / ((a + b) / 2)
         yield Row(at, name, k, sample.seconds, sample.steps, ratio)
         if isinstance(sample, ours.TrackedSample):
-            yield Row("cost", f"run opened, mirror started and connected ({at})", k, sample.opening_s)
-            yield Row(
-                "cost", f"sweep's end to the last point committed ({at}, in its ratio)", k, sample.tail_s
-            )
+            yield Row("cost", f"run opened, mirror up and connected ({at})", k, sample.opening_s)
+            yield Row("cost", f"sweep's end to last commit (in the ratio; {at})", k, sample.tail_s)
 
 
 def summarize(rows: Sequence[Row]) -> Iterator[Figure]:

@@ -11,6 +11,7 @@ import contextlib
 import io
 import logging
 import math
+import os
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -24,6 +25,8 @@ import torch
 from torch import Tensor, nn
 
 from tests.bench.workload import MAX_LR, MIN_LR, Sample, Workload
+
+_TRACKING_URI = "MLFLOW_TRACKING_URI"
 
 Peer = Callable[[Workload, Path], Sample]
 """Called with a folder for its own files."""
@@ -114,13 +117,12 @@ def naive_mlflow(work: Workload, place: Path) -> Sample:
     """A sweep by hand that calls `mlflow.log_metrics` at every step, on SQLite, in an open run."""
     import mlflow
 
-    mlflow.set_tracking_uri(f"sqlite:///{place}/mlflow.db")
     model = work.model()
     optimizer = work.optimizer(model)
     loss_function = nn.CrossEntropyLoss()
     factor = (MAX_LR / MIN_LR) ** (1 / (work.steps - 1))
     lr, smoothed, steps = MIN_LR, 0.0, 0
-    with mlflow.start_run():
+    with tracking_to(f"sqlite:///{place}/mlflow.db"), mlflow.start_run():
         begin = time.perf_counter()
         for steps, (inputs, targets) in enumerate(work.loader, start=1):
             optimizer.param_groups[0]["lr"] = lr
@@ -134,6 +136,19 @@ def naive_mlflow(work: Workload, place: Path) -> Sample:
             mlflow.log_metrics(metrics, step=steps)
             lr *= factor
         return Sample(time.perf_counter() - begin, steps)
+
+
+@contextlib.contextmanager
+def tracking_to(uri: str) -> Iterator[None]:
+    """MLflow's server for a while; `mlflow.set_tracking_uri` would outlast the benchmark."""
+    before = os.environ.get(_TRACKING_URI)
+    os.environ[_TRACKING_URI] = uri
+    try:
+        yield
+    finally:
+        del os.environ[_TRACKING_URI]
+        if before is not None:
+            os.environ[_TRACKING_URI] = before
 
 
 PEERS: dict[str, tuple[str, Peer]] = {

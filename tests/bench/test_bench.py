@@ -3,10 +3,12 @@ from __future__ import annotations
 import csv
 import json
 import math
+import os
 import sys
 from collections import Counter
 from pathlib import Path
 
+import mlflow
 import pytest
 
 from tests.bench import __main__, costs, overhead, peers
@@ -76,6 +78,15 @@ def test_a_median_over_its_target_is_said(capsys: pytest.CaptureFixture[str]) ->
     rows = [Row("1 ms", overhead.UNTRACKED, k, 1.0, 1000, ratio) for k, ratio in enumerate((1.0, 1.2, 1.3))]
     overhead.show(Report(rows, list(overhead.summarize(rows)), {}, {}))
     assert "≤ 1.05 MISSED" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("users", [None, "http://127.0.0.1:5000"])
+def test_mlflow_by_hand_leaves_the_users_server(monkeypatch: pytest.MonkeyPatch, users: str | None) -> None:
+    if users is not None:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", users)
+    with peers.tracking_to("sqlite:///bench.db"):
+        assert mlflow.get_tracking_uri() == "sqlite:///bench.db"
+    assert os.environ.get("MLFLOW_TRACKING_URI") == users
 
 
 def test_a_peer_that_stops_early_is_left_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -69,7 +69,7 @@ def test_each_seed_has_a_row_that_says_how_it_ended() -> None:
         ["seed", "1"],
         ["seed", "2"],
     ]
-    assert "stopped at step 79: not_finite" in printed("ok, NaN tail")
+    assert "stopped at step 79: the loss was not finite" in printed("ok, NaN tail")
 
 
 def test_what_comes_from_outside_is_escaped_in_html() -> None:

@@ -30,20 +30,6 @@ def folder(tmp_path: Path) -> Iterator[StudyFolder]:
     _end_mirrors(tmp_path)
 
 
-@pytest.fixture(scope="session")
-def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A SQLite store with its tables and nothing in them: making one takes seconds, copying it nothing."""
-    database = tmp_path_factory.mktemp("store") / "mlflow.db"
-    code = f"from mlflow import MlflowClient; MlflowClient('sqlite:///{database}').search_experiments()"
-    subprocess.run([sys.executable, "-c", code], check=True, env=os.environ | QUIET, capture_output=True)
-    return database
-
-
-@pytest.fixture
-def store(migrated: Path, tmp_path: Path) -> Store:
-    return Store(Path(shutil.copy(migrated, tmp_path / "mlflow.db")))
-
-
 @pytest.fixture
 def destination(store: Store) -> Destination:
     return Destination(store.uri, "lrsearch/test")

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 import lrsearch
-from lrsearch import RangeTest, Task
+from lrsearch import InputError, RangeTest, Task
+from lrsearch.examples.digits import task as digits
 from tests.training.test_state import changes, fingerprint
 from tests.training.zoo import CLASSES, FEATURES, ZOO, Setup, build, train
 
@@ -620,3 +621,14 @@ def test_without_tracking_nothing_is_written(tmp_path: Any) -> None:
     result = with_task()
     assert list(tmp_path.rglob("*")) == []
     assert (result.folder, result.run_id, result.tracking) == (None, None, "off")
+
+
+def test_a_function_that_makes_the_task_is_taken_for_the_task() -> None:
+    def digits_task(batch_size: int = 64) -> lrsearch.Task:
+        return digits(batch_size=batch_size)
+
+    by_function = lrsearch.range_test(digits_task, tracking=False, progress=False)
+    by_task = lrsearch.range_test(digits_task(), tracking=False, progress=False)
+    assert by_function.curves == by_task.curves
+    with pytest.raises(InputError, match=r"returned a int; return an lrsearch\.Task"):
+        lrsearch.range_test(lambda: 1, tracking=False)  # type: ignore[arg-type]

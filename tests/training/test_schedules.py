@@ -296,7 +296,7 @@ FORMULAS: list[tuple[Schedule, Callable[[int, int], float]]] = [
 ]
 
 
-@pytest.mark.parametrize(("schedule", "formula"), FORMULAS, ids=identifier)
+@pytest.mark.parametrize(("schedule", "formula"), FORMULAS, ids=[repr(schedule) for schedule, _ in FORMULAS])
 def test_each_update_follows_the_formula(schedule: Schedule, formula: Callable[[int, int], float]) -> None:
     expected = [[lr * formula(n, 100) for lr in GROUP_LRS] for n in range(100)]
     np.testing.assert_allclose(built(schedule, 100), expected, rtol=1e-9)
