@@ -47,9 +47,39 @@ def rules_table() -> str:
     return "\n".join(lines)
 
 
+def overhead_table() -> str:
+    """What a range test costs, from the last run of `python -m tests.bench overhead`."""
+    run = json.loads((README.parent / "tests/bench/results/overhead.json").read_text(encoding="utf-8"))
+    ratios: dict[str, dict[str, str]] = {}
+    costs = []
+    for figure in run["figures"]:
+        if figure["at"] == "cost":
+            costs.append(f"| {figure['name']} | {figure['median']:.2g} s |")
+        else:
+            interval = f"{figure['median']:.2f} ({figure['low']:.2f}–{figure['high']:.2f})"
+            ratios.setdefault(figure["name"], {})[figure["at"]] = interval
+    lengths = list(dict.fromkeys(f["at"] for f in run["figures"] if f["at"] != "cost"))
+    lines = [
+        "Time against a bare training loop, median of the paired rounds with its 95% interval:",
+        f"`{run['command']}`, {run['date'][:10]}, {run['machine']}, one torch thread.",
+        "",
+        "| | " + " | ".join(f"a step of {length}" for length in lengths) + " |",
+        "|---" * (1 + len(lengths)) + "|",
+        *(
+            f"| {name} | {' | '.join(at.get(length, '–') for length in lengths)} |"
+            for name, at in ratios.items()
+        ),
+        "",
+        "| before and after | |",
+        "|---|---|",
+        *costs,
+    ]
+    return "\n".join(lines)
+
+
 def rendered(text: str) -> str:
     """The README with its generated parts made anew."""
-    parts = {"help": command_help(), "rules": rules_table()}
+    parts = {"help": command_help(), "rules": rules_table(), "overhead": overhead_table()}
     for name, part in parts.items():
         before, begin, rest = text.partition(f"<!-- {name}: begin -->\n")
         _, end, after = rest.partition(f"<!-- {name}: end -->")

@@ -248,7 +248,7 @@ class Study:
     """A true optimum, a response around it, and noise; trials are run as the search's first stages do.
 
     The excess an octave away is 0.2 to 6 times the noise. Symmetric: a parabola. Cliff: 3 to 10 times as
-    steep above, and diverging 1.5 to 4 octaves above the optimum. In half of the studies the low side levels off.
+    steep above, and diverging 1.5 to 4 octaves above the optimum. In half of them the low side levels off.
     """
 
     def __init__(self, kind: str, rng: np.random.Generator) -> None:
