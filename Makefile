@@ -10,7 +10,7 @@ demo: $(READY)
 	$(BIN)/lrsearch range-test digits --repeats 3 --tracking-uri $(DEMO_STORE)
 
 test: check
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto
 
 check: $(READY)
 	$(BIN)/ruff check .
