@@ -21,6 +21,8 @@ RULES = ("walls", "minimum", "steepest", "valley")
 
 _FEWEST_POINTS = 20
 _SLOPE_DECADES = 1.0
+_SLOPES = 200
+"""Slopes are taken at about so many lrs: 25 to a decade tell the steepest well enough."""
 _DISAGREEMENT = 20.0
 """Rules further apart than this factor read different things into the curve; on real curves 95% lie within
 11.
@@ -158,7 +160,8 @@ def steepest_rule(curve: RangeTestCurve, bottom: int) -> float:
     The slope is that of the least-squares line through the windowed medians within half a decade either side.
     """
     x = np.log(curve.recorded_lrs)
-    spans = windows(curve.recorded_lrs, decades=_SLOPE_DECADES)[: bottom + 1]
+    every = max(1, curve.steps // _SLOPES)
+    spans = windows(curve.recorded_lrs, decades=_SLOPE_DECADES)[: bottom + 1 : every]
     starts, widths = spans[:, 0], spans[:, 1] - spans[:, 0]
     slopes = np.empty(len(spans))
     for width in np.unique(widths).tolist():  # all windows of a width at once: log spacing has few widths
@@ -167,7 +170,7 @@ def steepest_rule(curve: RangeTestCurve, bottom: int) -> float:
         xs = xs - xs[:, :1]  # the same window elsewhere on the axis has the same numbers
         xs = xs - xs.mean(axis=1, keepdims=True)
         slopes[at] = (xs * ys).sum(axis=1) / (xs * xs).sum(axis=1)
-    return float(curve.lrs[int(np.argmin(slopes))])
+    return float(curve.lrs[every * int(np.argmin(slopes))])
 
 
 def valley_rule(curve: RangeTestCurve, shape: Shape) -> float:

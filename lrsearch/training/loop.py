@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -88,12 +88,13 @@ class Training:
 
     def batch_loss(self, batch: Any) -> Tensor:
         """The loss of one batch, as the user's step or loss function computes it."""
-        batch = to_device(batch, self.device)
+        if self.device.type != "cpu":
+            batch = to_device(batch, self.device)
         with self._autocast():
             if self.step is not None:
                 return self.step(self.model, batch)
             if self.loss is None:
-                outputs = self.model(**batch) if isinstance(batch, dict) else self.model(batch)
+                outputs = self.model(**batch) if isinstance(batch, Mapping) else self.model(batch)
                 loss: Tensor = outputs.loss if hasattr(outputs, "loss") else outputs
                 return loss
             inputs, named, targets = split_batch(batch)
@@ -133,7 +134,8 @@ class Training:
             if self.accumulate > 1:
                 loss = loss / self.accumulate
             (loss if self.scaler is None else self.scaler.scale(loss)).backward()  # type: ignore[no-untyped-call]
-            losses.append(loss.detach().reshape(()))
+            detached = loss.detach()
+            losses.append(detached if detached.ndim == 0 else detached.reshape(()))
         self._checked = True
         return losses[0] if len(losses) == 1 else torch.stack(losses).sum()
 
