@@ -52,7 +52,7 @@ def overhead_table() -> str:
     run = json.loads((README.parent / "tests/bench/results/overhead.json").read_text(encoding="utf-8"))
     ratios: dict[str, dict[str, str]] = {}
     costs = []
-    for figure in run["figures"]:
+    for figure in sorted(run["figures"], key=lambda figure: (figure["at"], figure["median"])):
         if figure["at"] == "cost":
             costs.append(f"| {figure['name']} | {figure['median']:.2g} s |")
         else:
