@@ -212,7 +212,7 @@ def walls_rule(descent: float, edge: float, bottom: float) -> float:
 
     ``min(descent**(2/3) * edge**(1/3), bottom / 2)``. The walls are crossings of steep slopes at half their
     depth, which noise moves little, while it moves the place of a broad minimum far. The cap is for short
-    sweeps, which fall late and see the edge late. On 13 small nets (`python -m tests.bench rules`) its lr loses
+    sweeps, which fall late and see the edge late. On 13 small nets (tests/bench/rules.py) its lr loses
     0.7% of the achievable improvement on average, 1.5% in the 90th percentile; minimum/10 1.5% and 2.9%.
     """
     return float(min(descent ** (2 / 3) * edge ** (1 / 3), bottom / 2))
