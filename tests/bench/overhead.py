@@ -1,9 +1,10 @@
 """What a range test costs: beside a bare training loop, beside other packages, and before its first step.
 
 Every round times each contestant once, on the same net, data, optimizer and loader (`workload.py`), in one
-process, with one torch thread, in an order drawn anew each round. A contestant's ratio is its time a step
-over the mean of that round's two bare loops; `bare A / bare B` tells the noise. What is inside of the timed
-section is said in `ours.py` and `peers.py`. The naive way takes 50 steps only: its time a step is compared.
+process, with one torch thread, in an order drawn anew each round, and a bare loop between any two of them. A
+contestant's ratio is its time a step over the mean of the bare loops just before and just after it; a bare
+loop among the contestants tells the noise. What is inside of the timed section is said in `ours.py` and
+`peers.py`. The naive way takes 50 steps only: its time a step is compared.
 
 Shown are the median over the rounds, its bootstrap 95% interval (percentiles of 10,000 resamples), and the
 extremes.
@@ -26,6 +27,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import partial
 from importlib.metadata import version
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -37,10 +39,10 @@ from tests.bench.workload import Sample, Workload, bare, calibrate
 
 RESULTS = Path(__file__).parent / "results"
 ROUNDS = 15
-STEPS = {1: 1000, 20: 200}
+STEPS = {1: 1000, 20: 100}
 """Steps a sweep, by milliseconds a step; fewer at 20 ms, so that all ends in a quarter of an hour."""
 NAIVE_STEPS = 50
-NOISE, UNTRACKED, TRACKED = "bare A / bare B", "lrsearch, untracked", "lrsearch, tracked to SQLite"
+NOISE, UNTRACKED, TRACKED = "bare, to know the noise", "lrsearch, untracked", "lrsearch, tracked to SQLite"
 TARGETS = {
     ("1 ms", UNTRACKED): 1.05,
     ("20 ms", UNTRACKED): 1.05,
@@ -125,8 +127,9 @@ def measure(steps: dict[int, int], rounds: int) -> Report:
         widths = {}
         for step_ms, count in steps.items():
             widths[f"{step_ms} ms"] = width = calibrate(step_ms / 1e3)
-            entrants = contestants(Workload(width, count), able, place)
-            rows += _rounds(f"{step_ms} ms", entrants, rounds)
+            work = Workload(width, count)
+            entrants = contestants(work, able, place)
+            rows += _rounds(f"{step_ms} ms", entrants, partial(bare, work), rounds)
     setting = {
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
         "minutes": round((time.monotonic() - begin) / 60, 1),
@@ -143,8 +146,6 @@ def contestants(work: Workload, able: dict[str, peers.Peer], place: Path) -> dic
     """Who sweeps, by the name in the table."""
     naive = Workload(work.width, min(NAIVE_STEPS, work.steps))
     return {
-        "bare A": partial(bare, work),
-        "bare B": partial(bare, work),
         UNTRACKED: partial(ours.untracked, work),
         TRACKED: partial(ours.tracked, work, place),
         **{name: partial(peer, work, place) for name, peer in able.items()},
@@ -152,28 +153,33 @@ def contestants(work: Workload, able: dict[str, peers.Peer], place: Path) -> dic
     }
 
 
-def _rounds(at: str, entrants: dict[str, Contestant], rounds: int) -> Iterator[Row]:
+def _rounds(at: str, entrants: dict[str, Contestant], bare_loop: Contestant, rounds: int) -> Iterator[Row]:
+    """A bare loop runs between any two contestants: each has one just before it and one just after."""
     order = random.Random(0)
     for k in range(-1, rounds):  # the first round only warms up
-        samples = {}
-        for name in order.sample(list(entrants), len(entrants)):
-            gc.collect()
-            with peers.quiet():
-                samples[name] = entrants[name]()
+        names = order.sample([NOISE, *entrants], len(entrants) + 1)
+        bares, samples = [_timed(bare_loop)], []
+        for name in names:
+            samples.append(_timed(bare_loop if name == NOISE else entrants[name]))
+            bares.append(_timed(bare_loop))
         print(f"{at}: round {k + 1} of {rounds}", file=sys.stderr)
         if k >= 0:
-            yield from _rows(at, k, samples)
+            neighbours = pairwise(sample.seconds / sample.steps for sample in bares)
+            for name, sample, (before, after) in zip(names, samples, neighbours, strict=True):
+                yield from _rows(at, k, name, sample, (before + after) / 2)
 
 
-def _rows(at: str, k: int, samples: dict[str, Sample]) -> Iterator[Row]:
-    a, b = (samples[name].seconds / samples[name].steps for name in ("bare A", "bare B"))
-    yield Row(at, NOISE, k, samples["bare A"].seconds, samples["bare A"].steps, a / b)
-    for name, sample in samples.items():
-        ratio = sample.seconds / sample.steps / ((a + b) / 2)
-        yield Row(at, name, k, sample.seconds, sample.steps, ratio)
-        if isinstance(sample, ours.TrackedSample):
-            yield Row("cost", f"run opened, mirror up and connected ({at})", k, sample.opening_s)
-            yield Row("cost", f"sweep's end to last commit (in the ratio; {at})", k, sample.tail_s)
+def _timed(contestant: Contestant) -> Sample:
+    gc.collect()
+    with peers.quiet():
+        return contestant()
+
+
+def _rows(at: str, k: int, name: str, sample: Sample, bare_step: float) -> Iterator[Row]:
+    yield Row(at, name, k, sample.seconds, sample.steps, sample.seconds / sample.steps / bare_step)
+    if isinstance(sample, ours.TrackedSample):
+        yield Row("cost", f"run opened, mirror up and connected ({at})", k, sample.opening_s)
+        yield Row("cost", f"sweep's end to last commit (in the ratio; {at})", k, sample.tail_s)
 
 
 def summarize(rows: Sequence[Row]) -> Iterator[Figure]:
