@@ -56,7 +56,7 @@ def test_committed_notebook_names_no_path_of_a_machine(path: Path) -> None:
     assert MACHINE_PATH.findall("\n".join(texts(read(path)))) == []
 
 
-@pytest.mark.parametrize("text", ["open('/home/me/x')", "/tmp/a.db", "see C:\\data", "sqlite:////work/m.db"])
+@pytest.mark.parametrize("text", ["open('/home/me/x')", "/tmp/a.db", "see C:\\data", "sqlite:////opt/m.db"])
 def test_a_path_of_a_machine_is_recognised(text: str) -> None:
     assert MACHINE_PATH.search(text)
 

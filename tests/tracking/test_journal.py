@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from lrsearch.errors import InputError, RecordError
 from lrsearch.tracking.folder import StudyFolder, create_folder
 from lrsearch.tracking.journal import BLOCK, RunJournal, Tail, read_run
-from lrsearch.tracking.records import RunStart, Writer, from_line
+from lrsearch.tracking.records import RunStart, Writer, from_line, to_line
 from tests.tracking.runs import finished, journal_speed, metrics_at, record, trial
 
 NAMES = st.text(string.ascii_letters + string.digits + "_-. ", min_size=1, max_size=20).filter(
@@ -247,9 +247,10 @@ def test_a_record_with_anything_for_a_field_is_read_or_refused(data: st.DataObje
     record_ = {name: data.draw(JSON) for name in fields} | {"type": kind}
     text = json.dumps(record_).encode()
     try:
-        from_line(b"%08x %s" % (zlib.crc32(text), text))
+        record_read = from_line(b"%08x %s" % (zlib.crc32(text), text))
     except ValueError:
         return
+    assert from_line(to_line(record_read)) == record_read
 
 
 def test_a_full_disk_is_said_and_leaves_whole_lines(folder: StudyFolder) -> None:
@@ -306,4 +307,6 @@ def test_an_artifact_must_be_a_file_of_the_folder(folder: StudyFolder, path: str
 
 
 def test_the_speed_of_a_journal_is_measured_on_points_that_come_back(folder: StudyFolder) -> None:
-    print(journal_speed(folder, 20_000))
+    figures = journal_speed(folder, 20_000)  # raises where a point is lost
+    assert set(figures) == {"write_s", "read_s", "point_us"}
+    assert min(figures.values()) > 0
