@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,8 @@ from lrsearch.tracking.state import SentRun
 if TYPE_CHECKING:
     from lrsearch.tracking.server import Server
 
-_BATCH = 1000  # metric values that wait before they are sent
+_BATCH = 1000  # metric values in a call, MLflow's most
+_LINGER_S = 5.0  # points alone wait so long for a full batch: few large calls cost a third of many small ones
 
 log = logging.getLogger("lrsearch.mirror")
 
@@ -39,6 +41,9 @@ class Forwarder:
         self._params: dict[str, object] = {}
         self._tags: dict[str, str] = {}
         self._damage: set[str] = set()
+        self._only_points = True
+        self._delivered = float("-inf")  # the first points go at once
+        self._seen = 0
 
     def done(self) -> bool:
         """Whether the run has ended and is sent to the last byte."""
@@ -49,23 +54,29 @@ class Forwarder:
         writer = self.writer
         gone = writer.alive() is False  # asked before reading: what it wrote last is then read
         before = at = self.sent.offset
-        self._metrics, self._params, self._tags = [], {}, {}
+        size, waited = self.path.stat().st_size, time.monotonic() - self._delivered >= _LINGER_S
+        if size == self._seen and not waited and not gone:
+            return False
+        self._metrics, self._params, self._tags, self._only_points = [], {}, {}, True
         tail = Tail(self.path, before)
         for record, offset in tail.read():
             self._take(server, run_id, record, at)
             at = offset
             if len(self._metrics) >= _BATCH:
                 self._deliver(server, run_id, at)
-        self._deliver(server, run_id, tail.offset)
+        if waited or gone or not self._only_points:
+            self._deliver(server, run_id, tail.offset)
         if gone and self.writer is writer and not self.sent.ended:
             self._end_killed(server, run_id, tail)
         for damage in tail.damage:
             if damage not in self._damage:
                 log.warning("%s", damage)
         self._damage.update(tail.damage)
+        self._seen = size
         return self.sent.offset > before
 
     def _take(self, server: Server, run_id: str, record: Record, at: int) -> None:
+        self._only_points &= isinstance(record, Points)
         match record:
             case RunStart():
                 self._params.update(record.params)
@@ -95,6 +106,8 @@ class Forwarder:
     def _deliver(self, server: Server, run_id: str, offset: int) -> None:
         server.log(run_id, self._metrics, self._params, self._tags)
         self.sent.points += len(self._metrics)
+        if self._metrics:
+            self._delivered = time.monotonic()
         self.sent.offset = offset
         self._metrics, self._params, self._tags = [], {}, {}
 

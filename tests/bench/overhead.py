@@ -39,8 +39,9 @@ from tests.bench.workload import Sample, Workload, bare, calibrate
 
 RESULTS = Path(__file__).parent / "results"
 ROUNDS = 15
-STEPS = {1: 1000, 20: 100}
-"""Steps a sweep, by milliseconds a step; fewer at 20 ms, so that all ends in a quarter of an hour."""
+STEPS = 1000
+OTHERS = {1: 1000, 20: 200}
+"""Steps of the other packages and the bare loops, by milliseconds a step: all ends in half an hour."""
 NAIVE_STEPS = 50
 NOISE, UNTRACKED, TRACKED = "bare, to know the noise", "lrsearch, untracked", "lrsearch, tracked to SQLite"
 TARGETS = {
@@ -99,12 +100,9 @@ def main(arguments: list[str]) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--rounds", type=int, help=f"paired rounds ({ROUNDS}, with --short 3)")
-    parser.add_argument(
-        "--steps-20ms", type=int, default=STEPS[20], help="steps a sweep at 20 ms (%(default)s)"
-    )
     parser.add_argument("--short", action="store_true", help="200 steps, none of 20 ms; nothing is written")
     given = parser.parse_args(arguments)
-    steps = {1: 200} if given.short else {1: STEPS[1], 20: given.steps_20ms}
+    steps = {1: (200, 200)} if given.short else {ms: (STEPS, others) for ms, others in OTHERS.items()}
     report = measure(steps, given.rounds or (3 if given.short else ROUNDS))
     show(report)
     if not given.short:
@@ -112,8 +110,8 @@ def main(arguments: list[str]) -> None:
         write(report, command, RESULTS)
 
 
-def measure(steps: dict[int, int], rounds: int) -> Report:
-    """Times the costs, then every contestant at each step size; `steps` a sweep by milliseconds a step."""
+def measure(steps: dict[int, tuple[int, int]], rounds: int) -> Report:
+    """Times the costs, then every contestant; `steps` by milliseconds a step: ours, and the others'."""
     torch.set_num_threads(1)
     begin = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
@@ -125,10 +123,10 @@ def measure(steps: dict[int, int], rounds: int) -> Report:
         ]
         able, versions, missing = peers.able_peers(Workload(width=8, steps=20), place)
         widths = {}
-        for step_ms, count in steps.items():
+        for step_ms, (own, others) in steps.items():
             widths[f"{step_ms} ms"] = width = calibrate(step_ms / 1e3)
-            work = Workload(width, count)
-            entrants = contestants(work, able, place)
+            work = Workload(width, others)
+            entrants = contestants(Workload(width, own), work, able, place)
             rows += _rounds(f"{step_ms} ms", entrants, partial(bare, work), rounds)
     setting = {
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
@@ -137,17 +135,19 @@ def measure(steps: dict[int, int], rounds: int) -> Report:
         "versions": {name: version(name) for name in ("lrsearch", "torch", "mlflow")} | versions,
         "python": platform.python_version(),
         "hidden units": widths,
-        "steps a sweep (targets are meant at 1,000)": {f"{ms} ms": count for ms, count in steps.items()},
+        "steps a sweep (ours, the others')": {f"{ms} ms": counts for ms, counts in steps.items()},
     }
     return Report(rows, list(summarize(rows)), missing, setting)
 
 
-def contestants(work: Workload, able: dict[str, peers.Peer], place: Path) -> dict[str, Contestant]:
-    """Who sweeps, by the name in the table."""
+def contestants(
+    own: Workload, work: Workload, able: dict[str, peers.Peer], place: Path
+) -> dict[str, Contestant]:
+    """Who sweeps, by the name in the table; lrsearch takes `own`, all others `work`."""
     naive = Workload(work.width, min(NAIVE_STEPS, work.steps))
     return {
-        UNTRACKED: partial(ours.untracked, work),
-        TRACKED: partial(ours.tracked, work, place),
+        UNTRACKED: partial(ours.untracked, own),
+        TRACKED: partial(ours.tracked, own, place),
         **{name: partial(peer, work, place) for name, peer in able.items()},
         "mlflow.log_metrics a step": partial(peers.naive_mlflow, naive, place),
     }

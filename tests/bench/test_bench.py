@@ -21,7 +21,7 @@ STEPS = 12
 
 @pytest.fixture(scope="module")
 def report() -> Report:
-    return overhead.measure({1: STEPS}, ROUNDS)
+    return overhead.measure({1: (STEPS, STEPS)}, ROUNDS)
 
 
 def _sweeps(report: Report) -> dict[str, Figure]:
