@@ -7,15 +7,20 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lrsearch.core.curve import RangeTestCurve as RangeTestCurve
+    from lrsearch.core.study_plan import StudyPlan as StudyPlan
     from lrsearch.core.suggest import Suggestion as Suggestion
     from lrsearch.errors import InputError as InputError
     from lrsearch.errors import LrsearchError as LrsearchError
     from lrsearch.errors import RecordError as RecordError
     from lrsearch.errors import StopTrial as StopTrial
+    from lrsearch.errors import StudyError as StudyError
     from lrsearch.errors import TrackingError as TrackingError
     from lrsearch.search.range_test import range_test as range_test
     from lrsearch.search.range_test_result import RangeTest as RangeTest
-    from lrsearch.search.range_test_result import load as load
+    from lrsearch.search.study import resume as resume
+    from lrsearch.search.study import search as search
+    from lrsearch.search.study_result import StudyResult as StudyResult
+    from lrsearch.search.study_result import load as load
     from lrsearch.training.state import preserve_state as preserve_state
     from lrsearch.training.task import Task as Task
     from lrsearch.training.trial import Trial as Trial
@@ -31,9 +36,14 @@ _HOMES = {
     "TrackingError": "errors",
     "Trial": "training.trial",
     "StopTrial": "errors",
-    "load": "search.range_test_result",
+    "StudyError": "errors",
+    "StudyPlan": "core.study_plan",
+    "StudyResult": "search.study_result",
+    "load": "search.study_result",
     "preserve_state": "training.state",
     "range_test": "search.range_test",
+    "resume": "search.study",
+    "search": "search.study",
 }
 
 __all__ = sorted(_HOMES)  # noqa: PLE0605
@@ -45,7 +55,8 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
-    globals()[name] = value
+    if name != "search":  # a room too: the import has set the name to the callable module
+        globals()[name] = value
     return value
 
 

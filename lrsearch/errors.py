@@ -25,6 +25,10 @@ class StopTrial(LrsearchError):  # noqa: N818  # no error of anybody's: a signal
     """A trial has diverged: raised by its report, to end the training function."""
 
 
+class StudyError(LrsearchError):
+    """A study cannot go on: what its trials showed leaves nothing to search."""
+
+
 class RecordError(LrsearchError):
     """The local record of a run cannot be written or read."""
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic.fields import FieldInfo
 
 from lrsearch.errors import InputError
 
@@ -80,25 +82,30 @@ def validated(plan: type[_Plan], **values: Any) -> _Plan:
         cause = first.get("ctx", {}).get("error")
         if isinstance(cause, InputError):
             raise cause from None
-        name = str(first["loc"][0])
-        if name not in plan.model_fields:
-            raise InputError(
-                name, first["input"], "is unknown", f"choose from {', '.join(plan.model_fields)}"
-            ) from None
+        name = ".".join(str(part) for part in first["loc"])
+        owner, mend = _look_up(plan, first["loc"])
+        if first["type"] == "extra_forbidden":
+            mend = f"choose from {', '.join(owner.model_fields)}"
+            raise InputError(name, first["input"], "is unknown", mend) from None
         problem = first["msg"][0].lower() + first["msg"][1:]
-        raise InputError(name, first["input"], problem, _mend(plan, name)) from None
+        raise InputError(name, first["input"], problem, mend) from None
 
 
-def _mend(plan: type[BaseModel], name: str) -> str:
-    field = plan.model_fields[name]
-    described = [
-        field.description,
-        *(getattr(part, "description", None) for part in _parts(field.annotation, field.metadata)),
-    ]
-    return next((text for text in described if text), "see the documentation of this argument")
+def _look_up(plan: type[BaseModel], location: Sequence[int | str]) -> tuple[type[BaseModel], str]:
+    """The (nested) plan that a wrong value belongs to, and what its field asks for."""
+    mend = "see the documentation of this argument"
+    for name in location:
+        field = plan.model_fields.get(str(name))
+        if field is None:
+            break
+        described = [field.description, *(getattr(m, "description", None) for m in _parts(field))]
+        mend = next((text for text in described if text), "give a table of its settings")
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            plan = field.annotation
+    return plan, mend
 
 
-def _parts(annotation: Any, metadata: list[Any]) -> list[Any]:
+def _parts(field: FieldInfo) -> list[Any]:
     """Field descriptions nested in an optional type, such as ``Annotated[int, Field(…)] | None``."""
-    inner = [m for part in getattr(annotation, "__args__", ()) for m in getattr(part, "__metadata__", ())]
-    return [*metadata, *inner]
+    types = getattr(field.annotation, "__args__", ())
+    return [*field.metadata, *(m for part in types for m in getattr(part, "__metadata__", ()))]

@@ -152,6 +152,8 @@ class Response:
             inner = [v for v in (below, above) if v is not None]
             return Vertex("edge", tuple(math.exp((centre + v) / 2) for v in inner))
         e_low = float(self.means[i - 1] - self.means[i])
+        if e_low == e_high == 0:
+            return Vertex("parabola", (math.exp(centre),))
         if max(e_low, e_high) > _CLIFF * min(e_low, e_high):
             return Vertex("cliff", (math.exp((below + centre) / 2), math.exp((centre + above) / 2)))
         d_low, d_high = centre - below, above - centre

@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 TrialStatus = Literal["complete", "diverged", "failed"]
+Direction = Literal["minimize", "maximize"]
+Use = Literal["final", "best"]
 
 
 @dataclass(frozen=True)
@@ -16,6 +18,7 @@ class TrialSpec:
     """One training: the peak `lr`, the schedule as its `to_dict`, the seed and the number of updates.
 
     `log_every` thins what is recorded of the training losses: every so many steps, and always the last.
+    `optimizer` is None for the task's own; ``adam`` is the baseline's.
     """
 
     stage: str
@@ -24,11 +27,18 @@ class TrialSpec:
     seed: int
     steps: int
     log_every: int = 1
+    optimizer: str | None = None
 
     @property
     def key(self) -> str:
         """The same for the same training, whatever stage asks for it: 16 hexadecimal digits."""
-        what = {"lr": self.lr, "schedule": dict(self.schedule), "seed": self.seed, "steps": self.steps}
+        what = {
+            "lr": self.lr,
+            "schedule": dict(self.schedule),
+            "seed": self.seed,
+            "steps": self.steps,
+            "optimizer": self.optimizer,
+        }
         return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
 
     def to_dict(self) -> dict[str, Any]:
@@ -43,17 +53,39 @@ class TrialSpec:
 
 @dataclass(frozen=True)
 class MetricSummary:
-    """The last value of a metric, and its best."""
+    """A metric over a trial: its first and its final value, its lowest and its highest.
 
+    Of a validation metric of a task the first is that of the untrained model.
+    """
+
+    first: float
     final: float
-    best: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, value: float) -> MetricSummary:
+        """The summary of a single value."""
+        return cls(value, value, value, value)
+
+    def add(self, value: float) -> MetricSummary:
+        """The summary with one more value."""
+        return MetricSummary(self.first, value, min(self.low, value), max(self.high, value))
+
+    def read(self, use: Use, direction: Direction) -> float:
+        """The final value, or the best in this direction."""
+        if use == "final":
+            return self.final
+        return self.low if direction == "minimize" else self.high
 
 
 @dataclass(frozen=True)
 class TrialResult:
-    """How a trial went. A diverged one is no failure; a failed one raised, and `error` says what.
+    """How a trial went. A diverged one is no failure; a failed one raised, and `error` holds its traceback.
 
-    `initial_loss` is the training loss before the first update, `warnings` what the training left out.
+    `initial_loss` is the training loss of the first update, `steps_done` the updates taken, `cause` why it
+    ended early: what made it diverge (``not_finite``, ``loss_rose``), or the kind of the error
+    (``out_of_memory``, else its type). `warnings` say what the training left out.
     """
 
     spec: TrialSpec
@@ -62,6 +94,7 @@ class TrialResult:
     seconds: float
     initial_loss: float | None = None
     metrics: Mapping[str, MetricSummary] = field(default_factory=dict)
+    cause: str | None = None
     error: str | None = None
     warnings: tuple[str, ...] = ()
 

@@ -1,5 +1,5 @@
-"""Every plot; the only module that imports matplotlib. Functions take axes, draw what they are given, and
-return the axes.
+"""The range test's plot, and what all plots share. Functions take axes, draw what they are given, and return
+the axes; only they import matplotlib.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from lrsearch.core.suggest import RULES, Suggestion
 _SIZE = (6.4, 4.8)
 _DPI = 160
 # Told apart in grey too: every mark has a shade, a line style or a shape of its own.
-_INK, _LINE, _ACCENT, _SHADE = "#1a1a1a", "#3b6ea8", "#c0392b", "#dfe7ef"
+INK, LINE, ACCENT, SHADE = "#1a1a1a", "#3b6ea8", "#c0392b", "#dfe7ef"
 _MARKERS = {"walls": "D", "minimum": "v", "steepest": "s", "valley": "o"}
 _RULE_NAMES = {"walls": "walls", "minimum": "minimum/10", "steepest": "steepest", "valley": "valley"}
 
@@ -59,7 +59,7 @@ def plot_range_test(
         lrs, losses, smoothed, median = _view(curve)
         ax.plot(lrs, losses, ".", color="0.72", markersize=3, label="raw loss" if i == 0 else None)
         ax.plot(lrs, smoothed, "--", color="0.45", linewidth=1.2, label="running average" if i == 0 else None)
-        ax.plot(lrs, median, "-", color=_LINE, linewidth=1.8, label="windowed median" if i == 0 else None)
+        ax.plot(lrs, median, "-", color=LINE, linewidth=1.8, label="windowed median" if i == 0 else None)
     _limits(ax, curves)
     _mark_bracket(ax, suggestion)
     _mark_rules(ax, suggestion)
@@ -102,16 +102,16 @@ def _mark_bracket(ax: Axes, suggestion: Suggestion) -> None:
         return
     right = bracket.high if bracket.high is not None else ax.get_xlim()[1]
     limits = ax.get_xlim()
-    ax.axvspan(bracket.low, right, color=_SHADE, zorder=0, label="bracket")
+    ax.axvspan(bracket.low, right, color=SHADE, zorder=0, label="bracket")
     if bracket.high is not None:
-        ax.axvline(bracket.high, color=_INK, linestyle=":", linewidth=1.6, label=f"edge {bracket.high:.2g}")
+        ax.axvline(bracket.high, color=INK, linestyle=":", linewidth=1.6, label=f"edge {bracket.high:.2g}")
     ax.set_xlim(limits)
 
 
 def _mark_rules(ax: Axes, suggestion: Suggestion) -> None:
     if suggestion.lr is None:
         return
-    ax.axvline(suggestion.lr, color=_ACCENT, linewidth=1.8)
+    ax.axvline(suggestion.lr, color=ACCENT, linewidth=1.8)
     height: Any = ax.get_xaxis_transform()
     for k, name in enumerate(rule for rule in RULES if rule in suggestion.rules):
         lr = suggestion.rules[name]
@@ -121,8 +121,8 @@ def _mark_rules(ax: Axes, suggestion: Suggestion) -> None:
             0.06 + 0.05 * k,
             _MARKERS[name],
             transform=height,
-            color=_ACCENT if chosen else "white",
-            markeredgecolor=_ACCENT if chosen else _INK,
+            color=ACCENT if chosen else "white",
+            markeredgecolor=ACCENT if chosen else INK,
             markersize=8,
             label=f"{_RULE_NAMES[name]} {lr:.2g}",
         )

@@ -12,11 +12,11 @@ from lrsearch.core.suggest import combine, suggest
 from lrsearch.errors import InputError
 from lrsearch.search.range_test_result import RangeTest
 from lrsearch.search.recording import RangeTestRecord
+from lrsearch.search.subject import called, data_of
 from lrsearch.tracking.destination import find_destination
 from lrsearch.tracking.folder import create_folder, range_test_name
-from lrsearch.training.data import describe_data
 from lrsearch.training.range_test import Observers, SweepObserver, sweep
-from lrsearch.training.subjects import Fresh, OwnLoop, Parts, is_task_function, is_train_function
+from lrsearch.training.subjects import Fresh, OwnLoop, Parts, is_train_function
 from lrsearch.training.task import Task
 
 if TYPE_CHECKING:
@@ -92,14 +92,14 @@ def range_test(
         clip=clip,
         precision=precision,
     )
-    given, name = _called(model)
+    given, name = called(model)
     subject = _subject(given, optimizer, loss, train_loader, step, keep)
     chosen = subject.check(plan, device)
     with ExitStack() as stack:
         observers: list[SweepObserver] = []
         record = None
         if tracking:
-            data = _data(subject)  # before the folder is made: the user's data set may raise
+            data = data_of(subject)  # before the folder is made: the user's data set may raise
             record = RangeTestRecord(
                 folder=create_folder(range_test_name(name), out),
                 destination=find_destination(f"lrsearch/{name}", tracking_uri, experiment),
@@ -151,27 +151,3 @@ def _subject(
     if train_loader is None:
         raise InputError("train_loader", None, "is missing", "hand over a DataLoader")
     return Parts(model, optimizer, loss, train_loader, step, keep)  # type: ignore[arg-type]  # its check tells
-
-
-def _called(model: Any) -> tuple[Any, str]:
-    """The model, task or training function, with its name; a function without arguments returns a Task."""
-    own_name = getattr(model, "__name__", type(model).__name__)
-    if is_task_function(model):
-        made = model()
-        if not isinstance(made, Task):
-            raise InputError("task", model, f"returned a {type(made).__name__}", "return an lrsearch.Task")
-        return made, made.name or own_name
-    if isinstance(model, Task):
-        return model, model.name or getattr(model.model, "__name__", "task").strip("<>")
-    return model, own_name
-
-
-def _data(subject: Parts | Fresh | OwnLoop) -> dict[str, Any]:
-    match subject:
-        case Parts():
-            return {"train": describe_data(subject.train_loader)}
-        case Fresh():
-            task = subject.task
-            return {"train": describe_data(task.train_loader), "val": describe_data(task.val_loader)}
-        case OwnLoop():
-            return {}

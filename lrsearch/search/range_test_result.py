@@ -10,21 +10,18 @@ from typing import TYPE_CHECKING, Any
 from lrsearch.core.curve import RangeTestCurve
 from lrsearch.core.suggest import Suggestion, suggest
 from lrsearch.errors import RecordError
-from lrsearch.tracking import destination as destinations
-from lrsearch.tracking.folder import StudyFolder, find_folder
+from lrsearch.search.record_state import RecordState
+from lrsearch.tracking.folder import StudyFolder
 from lrsearch.tracking.journal import read_start
-from lrsearch.tracking.state import load_state
 from lrsearch.tracking.sync import Mirror
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
-_TIMEOUT_S = 60.0
-
 
 @dataclass(frozen=True, repr=False)
-class RangeTest:
+class RangeTest(RecordState):
     """The curves of a range test, one a seed, and the suggestion read from them.
 
     `folder` holds the record, None without tracking.
@@ -55,42 +52,6 @@ class RangeTest:
     def steps(self) -> int:
         """Finite losses recorded, of all curves."""
         return sum(curve.steps for curve in self.curves)
-
-    @property
-    def run_id(self) -> str | None:
-        """MLflow's id of the run; waits up to a minute for the mirror, None where it is pending still or
-        tracking is off.
-        """
-        return self._run_id(timeout=_TIMEOUT_S)
-
-    def _run_id(self, timeout: float) -> str | None:
-        if self.folder is None or self.key is None:
-            return None
-        if self.mirror is not None:
-            return self.mirror.run_id(self.key, timeout)
-        kept = load_state(self.folder)
-        return kept.runs[self.key].run_id if kept is not None and self.key in kept.runs else None
-
-    @property
-    def tracking(self) -> str:
-        """Whether MLflow has everything: ``synced``, ``pending`` or ``off``."""
-        if self.folder is None:
-            return "off"
-        if self.mirror is not None:
-            return "synced" if self.mirror.synced() else "pending"
-        kept = load_state(self.folder)
-        whole = kept is not None and kept.state == "synced" and kept.covers(self.folder)
-        return "synced" if whole else "pending"
-
-    @property
-    def tracking_uri(self) -> str | None:
-        """The MLflow server that the record goes to, without its password; None without tracking."""
-        destination = self.folder and destinations.load(self.folder)
-        return destination.redacted().tracking_uri if destination else None
-
-    def wait(self, timeout: float = _TIMEOUT_S) -> bool:
-        """Waits at most `timeout` seconds until MLflow has everything; returns whether it has."""
-        return self.mirror is not None and self.mirror.wait(timeout)
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Draws loss against lr, with the suggestion and the bracket, on `ax` or a new figure; returns the
@@ -128,7 +89,7 @@ class RangeTest:
             ],
             "name": self.folder and self.folder.name,
             "folder": self.folder and str(self.folder.path),
-            "run_id": self._run_id(timeout=0),
+            "run_id": self.run_id_now,
             "tracking": self.tracking,
         }
 
@@ -152,11 +113,3 @@ def load_range_test(folder: StudyFolder) -> RangeTest:
         raise RecordError(f"{folder.name}: no finished range test there ({path} is missing)") from None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RecordError(f"{path} is damaged: {error!r}") from error
-
-
-def load(name: str) -> RangeTest:
-    """The result of an earlier range test, by its name.
-
-    Raises InputError for an unknown name, listing those there are, and RecordError for a damaged record.
-    """
-    return load_range_test(find_folder(name))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from functools import cached_property
 from types import TracebackType
 from typing import Any
 
@@ -13,9 +14,9 @@ from lrsearch.core.plan import SweepPlan
 from lrsearch.core.suggest import Suggestion
 from lrsearch.tracking.destination import Destination
 from lrsearch.tracking.folder import StudyFolder, home, write_json
-from lrsearch.tracking.journal import RunJournal
+from lrsearch.tracking.journal import RunJournal, RunRecord
 from lrsearch.tracking.provenance import collect
-from lrsearch.tracking.records import DataInput, RunStart
+from lrsearch.tracking.records import DataInput, Kind, RunStart, as_params
 from lrsearch.tracking.sync import Mirror, start_mirror
 
 STAGE = "range-test"
@@ -26,6 +27,9 @@ class RangeTestRecord:
 
     Nothing is written before the first finite loss, so that a wrong input leaves no run behind. A single
     seed's points stand in the range test's own run; of several seeds each has a run of its own below it.
+
+    In a study (`parent` is the key of its run) all of these are that run's children, and the study's mirror
+    sends them. Of its `earlier` runs, those of the same name and settings go on.
     """
 
     def __init__(
@@ -37,6 +41,8 @@ class RangeTestRecord:
         params: Mapping[str, Any],
         tags: Mapping[str, str],
         data: Mapping[str, Any],
+        parent: str | None = None,
+        earlier: Sequence[RunRecord] = (),
     ) -> None:
         self.folder = folder
         self.mirror: Mirror | None = None
@@ -47,6 +53,8 @@ class RangeTestRecord:
         self._params = dict(params)
         self._tags = dict(tags)
         self._data = data
+        self._parent = parent
+        self._earlier = earlier
         self._open = ExitStack()
         self._seed: int | None = None
         self._average = RunningAverage(plan.smoothing)
@@ -67,7 +75,14 @@ class RangeTestRecord:
         self._journal.point(step, metrics)
 
     def finish(self, curves: Sequence[RangeTestCurve], suggestion: Suggestion) -> None:
-        """Write the curves' files and the summary, and end the run."""
+        """Write the result, the curves' files and the summary; leaving the context ends the runs."""
+        self._main.result(
+            {
+                "plan": self._plan.model_dump(mode="json"),
+                "curves": [curve.to_dict() for curve in curves],
+                "suggestion": suggestion.to_dict(),
+            }
+        )
         write_curves(self.folder, self._task, curves, suggestion)
         for name in ("curve.csv", "curve.json", "curve.png"):
             self._main.artifact(name)
@@ -89,7 +104,7 @@ class RangeTestRecord:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._open.__exit__(kind, error, trace)
-        if self.key is None:
+        if self.key is None and self._parent is None:
             self._discard()
 
     def _discard(self) -> None:
@@ -99,17 +114,19 @@ class RangeTestRecord:
             self.folder.path.rmdir()
 
     def _open_run(self, seed: int) -> RunJournal:
+        name = STAGE if self._parent else self.folder.name
         if self.key is None:
-            self._main = self._create(self.folder.name, "range_test", self._plan.seed, parent=None)
+            self._main = self._go_on_or_create(name, "range_test", self._plan.seed, self._parent)
             self.key = self._main.key
-            self.mirror = start_mirror(self.folder, self._destination)
+            if self._parent is None:
+                self.mirror = start_mirror(self.folder, self._destination)
         if self._plan.repeats == 1:
             return self._main
-        return self._create(f"{self.folder.name}/seed-{seed}", "trial", seed, parent=self.key)
+        return self._go_on_or_create(f"{name}/seed-{seed}", "trial", seed, self._parent or self.key)
 
-    def _create(self, name: str, kind: Any, seed: int, parent: str | None) -> RunJournal:
+    def _go_on_or_create(self, name: str, kind: Kind, seed: int, parent: str | None) -> RunJournal:
         plan = self._plan
-        params = {
+        settings = {
             "task": self._task,
             "stage": STAGE,
             "seed": seed,
@@ -119,21 +136,38 @@ class RangeTestRecord:
             "schedule.spacing": plan.spacing,
             "steps": self._steps,
             **plan.model_dump(include={"repeats", "smoothing", "stop", "accumulate", "clip", "precision"}),
-            **self._facts,
-            **self._params,
         }
+        for run in self._earlier:
+            known = run.start.params
+            if run.start.name == name and all(known.get(key) == value for key, value in settings.items()):
+                return self._open.enter_context(RunJournal.resume(run.path, self.folder))
         start = RunStart(
             name=name,
             kind=kind,
             study=self.folder.name,
             stage=STAGE,
             parent=parent,
-            params={key: value for key, value in params.items() if value is not None},
+            params=as_params(self._params) | as_params(self._facts) | as_params(settings),
             tags=self._tags,
-            inputs=_inputs(self._data),
-            provenance=collect(),
+            inputs=data_inputs(self._data),
+            provenance=self._provenance,
         )
         return self._open.enter_context(RunJournal.create(self.folder, start))
+
+    @cached_property
+    def _provenance(self) -> dict[str, Any]:
+        return collect()
+
+
+def read_range_test(run: RunRecord, plan: SweepPlan) -> tuple[tuple[RangeTestCurve, ...], Suggestion] | None:
+    """The curves and the suggestion of a range test that finished under this plan; None for any other run."""
+    done = run.end is not None and run.end.status == "FINISHED"
+    if run.start.kind != "range_test" or run.result is None or not done:
+        return None
+    if run.result["plan"] != plan.model_dump(mode="json"):
+        return None
+    curves = tuple(RangeTestCurve.from_dict(curve) for curve in run.result["curves"])
+    return curves, Suggestion.from_dict(run.result["suggestion"])
 
 
 def write_curves(
@@ -164,7 +198,8 @@ def describe(suggestion: Suggestion) -> str:
     return "\n\n".join(lines)
 
 
-def _inputs(data: Mapping[str, Any]) -> tuple[DataInput, ...]:
+def data_inputs(data: Mapping[str, Any]) -> tuple[DataInput, ...]:
+    """What `describe_data` says of the data of each context (train, val), as a run's inputs."""
     return tuple(
         DataInput(
             name=facts["name"],

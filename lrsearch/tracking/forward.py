@@ -10,7 +10,18 @@ from typing import TYPE_CHECKING
 from lrsearch.errors import InputError
 from lrsearch.tracking.folder import StudyFolder
 from lrsearch.tracking.journal import Tail, last_writer
-from lrsearch.tracking.records import Artifact, End, Params, Points, Record, Resumed, RunStart, Summary, Tags
+from lrsearch.tracking.records import (
+    ERROR_TAG,
+    Artifact,
+    End,
+    Params,
+    Points,
+    Record,
+    Resumed,
+    RunStart,
+    Summary,
+    Tags,
+)
 from lrsearch.tracking.state import SentRun
 
 if TYPE_CHECKING:
@@ -67,7 +78,7 @@ class Forwarder:
         if waited or gone or not self._only_points:
             self._deliver(server, run_id, tail.offset)
         if gone and self.writer is writer and not self.sent.ended:
-            self._end_killed(server, run_id, tail)
+            self._end_killed(server, run_id, tail, size)
         for damage in tail.damage:
             if damage not in self._damage:
                 log.warning("%s", damage)
@@ -98,7 +109,7 @@ class Forwarder:
                 self.writer, self.sent.ended = record.writer, False
             case End():
                 if record.error:
-                    self._tags["lrsearch.error"] = record.error
+                    self._tags[ERROR_TAG] = record.error
                 self._deliver(server, run_id, at)
                 server.end_run(run_id, record.status, record.ms)
                 self.sent.ended = True
@@ -111,12 +122,12 @@ class Forwarder:
         self.sent.offset = offset
         self._metrics, self._params, self._tags = [], {}, {}
 
-    def _end_killed(self, server: Server, run_id: str, tail: Tail) -> None:
-        facts = self.path.stat()
-        if facts.st_size > tail.offset:
+    def _end_killed(self, server: Server, run_id: str, tail: Tail, size: int) -> None:
+        """End a run that is `size` bytes long without its process; what is behind them, another has added."""
+        if size > tail.offset:
             tail.damage.append(f"{self.path.name}: the last line, at byte {tail.offset}, is unfinished")
-        server.end_run(run_id, "KILLED", int(facts.st_mtime * 1e3))
-        self.sent.ended, self.sent.offset = True, facts.st_size
+        server.end_run(run_id, "KILLED", int(self.path.stat().st_mtime * 1e3))
+        self.sent.ended, self.sent.offset = True, max(size, tail.offset)
         log.info("%s: its process is gone; ended as KILLED", self.path.name)
 
     def _send_artifact(self, server: Server, run_id: str, path: str) -> None:

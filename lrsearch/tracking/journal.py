@@ -12,20 +12,24 @@ import re
 import time
 import traceback
 from array import array
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from lrsearch.errors import InputError, RecordError
 from lrsearch.tracking.folder import StudyFolder
 from lrsearch.tracking.records import (
+    ERROR_TAG,
     Artifact,
     End,
     Param,
     Params,
     Points,
     Record,
+    Result,
     Resumed,
     RunStart,
     Status,
@@ -55,7 +59,8 @@ class RunJournal:
         self._count = 0
         self._flushed = time.monotonic()
         self._clock_ms = time.time() * 1e3 - time.monotonic() * 1e3  # no clock change moves a later point
-        self._recorded: dict[str, int] = {}
+        self._recorded: defaultdict[str, set[int]] = defaultdict(set)  # of a resumed run: steps by metric
+        self._summarized: Mapping[str, float] = {}
         self._ended = False
         try:
             self._file = path.open("ab", buffering=0)
@@ -77,12 +82,13 @@ class RunJournal:
         run = read_run(path)
         journal = cls(path, folder, run.start)
         for group in run.groups:
-            last = max(group.steps)
             for name in group.metrics:
-                journal._recorded[name] = max(journal._recorded.get(name, -1), last)
-        if run.torn_at is not None:
-            os.truncate(path, run.torn_at)
+                journal._recorded[name].update(group.steps)
+        journal._summarized = run.summary
+        journal._blank(run.torn_at)
         journal._append(Resumed(Writer.this_process(), now_ms()))
+        if run.end is not None and run.end.error:
+            journal.tags({ERROR_TAG: ""})  # it is not how the run will end
         return journal
 
     @classmethod
@@ -91,8 +97,7 @@ class RunJournal:
         run = read_run(path)
         journal = cls(path, folder, run.start)
         journal._ended = True
-        if run.torn_at is not None:
-            os.truncate(path, run.torn_at)
+        journal._blank(run.torn_at)
         return journal
 
     def point(self, step: int, metrics: Mapping[str, float]) -> None:
@@ -101,6 +106,10 @@ class RunJournal:
         Raises RecordError for a value that is not finite and where the journal cannot be written, and
         InputError for a metric's name that MLflow could not show.
         """
+        if self._recorded:
+            metrics = {name: value for name, value in metrics.items() if step not in self._recorded[name]}
+            if not metrics:
+                return
         now = time.monotonic()
         row: list[float] = [step, int(self._clock_ms + now * 1e3)]
         for value in metrics.values():
@@ -113,17 +122,20 @@ class RunJournal:
         if rows is None:
             check_metric_names(names)
             rows = self._rows[names] = []
-        if self._recorded and any(step <= self._recorded.get(name, -1) for name in names):
-            return
         rows.append(tuple(row))
         self._count += 1
         if self._count >= BLOCK or now - self._flushed > FLUSH_S:
             self.flush()
 
     def summary(self, metrics: Mapping[str, float]) -> None:
-        """Record metrics of the run as a whole; RecordError for a value that is not finite."""
+        """Record metrics of the run as a whole; RecordError for a value that is not finite.
+
+        What a resumed run has recorded already, with the same value, is not recorded again.
+        """
         check_metric_names(metrics)
-        self._append(Summary({name: float(value) for name, value in metrics.items()}, self._now_ms()))
+        known = self._summarized
+        if new := {name: float(value) for name, value in metrics.items() if known.get(name) != float(value)}:
+            self._append(Summary(new, self._now_ms()))
 
     def params(self, params: Mapping[str, Param]) -> None:
         """Record params that were not known at the start."""
@@ -140,6 +152,13 @@ class RunJournal:
                 "path", path, f"no such file in {self._folder.path}", "write it before recording it"
             )
         self._append(Artifact(path.replace(os.sep, "/")))
+
+    def result(self, values: Mapping[str, Any]) -> None:
+        """Record what the run gave, as plain JSON; a later result replaces the earlier.
+
+        Raises RecordError for what JSON cannot hold, NaN and infinity among it.
+        """
+        self._append(Result(values))
 
     def end(self, status: Status, error: str | None = None) -> None:
         """Record how the run ended; what comes after is the mirror's work."""
@@ -191,6 +210,18 @@ class RunJournal:
     def _now_ms(self) -> int:
         return int(self._clock_ms + time.monotonic() * 1e3)
 
+    def _blank(self, torn_at: int | None) -> None:
+        """Blank an unfinished last line; its bytes stay, for a mirror that has passed over them."""
+        if torn_at is None:
+            return
+        try:
+            with self.path.open("r+b") as file:
+                length = file.seek(0, os.SEEK_END) - torn_at
+                file.seek(torn_at)
+                file.write(b" " * (length - 1) + b"\n")
+        except OSError as error:
+            raise self._failed(error) from error
+
     def _append(self, record: Record) -> None:
         self.flush()
         try:
@@ -207,9 +238,7 @@ class RunJournal:
                 rest = rest[self._file.write(rest) :]
         except OSError as error:
             try:
-                os.ftruncate(
-                    self._file.fileno(), whole
-                )  # half a line would be lost, and the next one with it
+                os.ftruncate(self._file.fileno(), whole)  # half a line would spoil the next one too
             finally:
                 raise self._failed(error) from error
 
@@ -228,6 +257,7 @@ class RunRecord:
     params: dict[str, Param] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
     artifacts: list[str] = field(default_factory=list)
+    result: Mapping[str, Any] | None = None
     writer: Writer | None = None
     end: End | None = None
     damage: list[str] = field(default_factory=list)
@@ -266,6 +296,8 @@ class Tail:
                 for line in lines:
                     at = self.offset
                     self.offset += len(line) + 1
+                    if not line.strip():  # was unfinished when the run was resumed
+                        continue
                     try:
                         record = from_line(line)
                     except ValueError as error:
@@ -352,6 +384,8 @@ def _add(run: RunRecord, groups: dict[tuple[str, ...], Points], record: Record) 
             run.tags.update(record.tags)
         case Artifact() if record.path not in run.artifacts:
             run.artifacts.append(record.path)
+        case Result():
+            run.result = record.values
         case Resumed():
             run.writer, run.end = record.writer, None
         case End():

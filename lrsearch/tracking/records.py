@@ -27,6 +27,9 @@ Kind = Literal["study", "range_test", "trial"]
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 Param = str | int | float | bool | None
 
+ERROR_TAG = "lrsearch.error"
+"""Where MLflow shows the `error` of a run's end."""
+
 _KINDS = ("study", "range_test", "trial")
 _STATUSES = ("FINISHED", "FAILED", "KILLED")
 _KEY = re.compile(r"[0-9A-Za-z_-]{1,64}")
@@ -138,6 +141,13 @@ class Artifact:
 
 
 @dataclass(frozen=True)
+class Result:
+    """What the run gave, as plain JSON: for whoever resumes the study; the mirror passes over it."""
+
+    values: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
 class End:
     """The run has ended; `error` is the traceback or reason of one that failed."""
 
@@ -146,7 +156,18 @@ class End:
     ms: int
 
 
-Record = RunStart | Resumed | Points | Summary | Params | Tags | Artifact | End
+Record = RunStart | Resumed | Points | Summary | Params | Tags | Artifact | Result | End
+
+
+def as_params(values: Mapping[str, Any]) -> dict[str, Param]:
+    """Any values as params: lists and mappings as JSON text, other objects as text; None is left out."""
+    return {name: _as_param(value) for name, value in values.items() if value is not None}
+
+
+def _as_param(value: Any) -> Param:
+    if isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value)):
+        return value
+    return json.dumps(value, default=str) if isinstance(value, list | tuple | dict) else str(value)
 
 
 def to_line(record: Record) -> bytes:
@@ -191,6 +212,8 @@ def _to_json(record: Record) -> dict[str, Any]:
             return {"type": "tags", "tags": dict(record.tags)}
         case Artifact():
             return {"type": "artifact", "path": record.path}
+        case Result():
+            return {"type": "result", "values": dict(record.values)}
         case End():
             return {"type": "end", "status": record.status, "error": record.error, "ms": record.ms}
         case Resumed():
@@ -219,6 +242,10 @@ def _from_json(data: Any) -> Record:
         return Tags(_texts(data["tags"]))
     if kind == "artifact":
         return Artifact(_text(data["path"]))
+    if kind == "result":
+        if not isinstance(data["values"], dict):
+            raise TypeError(f"{data['values']!r} is no object")
+        return Result(data["values"])
     if kind == "end":
         status, error = data["status"], data["error"]
         if status not in _STATUSES:

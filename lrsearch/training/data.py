@@ -49,6 +49,20 @@ def _two_or_more(loader: Iterable[Any]) -> Iterator[Any]:
     yield from batches
 
 
+def check_batches(loader: object) -> None:
+    """Raises InputError for a training loader that is not iterable, or knows of fewer than two batches."""
+    if not isinstance(loader, Iterable):
+        raise InputError("train_loader", loader, "is not iterable", "hand over a DataLoader")
+    batches = batch_count(loader)
+    if batches is not None and batches < 2:
+        raise InputError(
+            "train_loader",
+            loader,
+            f"has {batches} batches" if batches != 1 else "has a single batch",
+            "hand over at least two; a smaller batch_size makes more",
+        )
+
+
 def batch_count(loader: Iterable[Any]) -> int | None:
     """Batches an epoch, or None where the loader does not know (iterable data sets, generators)."""
     try:
@@ -97,6 +111,19 @@ def split_batch(batch: Any) -> tuple[tuple[Any, ...], dict[str, Any], Any]:
         "a batch is not (inputs, targets), nor a mapping with a target",
         "hand over step=lambda model, batch: loss",
     )
+
+
+def count_rows(batch: Any) -> int:
+    """Rows of a batch: the length of its first tensor that has a dimension; 1 where there is none."""
+    return next((len(tensor) for tensor in _tensors(batch) if tensor.ndim), 1)
+
+
+def _tensors(batch: Any) -> Iterator[Tensor]:
+    if isinstance(batch, Tensor):
+        yield batch
+    elif isinstance(batch, (Mapping, tuple, list)):
+        for value in batch.values() if isinstance(batch, Mapping) else batch:
+            yield from _tensors(value)
 
 
 def describe(batch: Any) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lrsearch.errors import InputError, LrsearchError, first_line
-from lrsearch.training.data import batch_size, describe, endless, split_batch, to_device
-from lrsearch.training.schedules import Schedule
-from lrsearch.training.task import LossFunction, StepFunction
+from lrsearch.training.data import batch_size, describe, endless, to_device
+from lrsearch.training.schedules import PlateauLR, Schedule
+from lrsearch.training.task import LossFunction, StepFunction, forward
 
 Precision = Literal["32", "16", "bf16"]
 
@@ -30,6 +30,8 @@ _BLOCK_ON_ACCELERATOR = 16
 
 Observer = Callable[[int, float, float], str | None]
 """Called as ``observe(step, lr, loss)`` after each update; a text returned is the reason to stop."""
+EpochEnd = Callable[[int], float | None]
+"""Called as ``at_epoch_end(step)``; what it returns is the objective, for a schedule that reads it."""
 
 
 @dataclass(frozen=True)
@@ -91,14 +93,7 @@ class Training:
         if self.device.type != "cpu":
             batch = to_device(batch, self.device)
         with self._autocast():
-            if self.step is not None:
-                return self.step(self.model, batch)
-            if self.loss is None:
-                outputs = self.model(**batch) if isinstance(batch, Mapping) else self.model(batch)
-                loss: Tensor = outputs.loss if hasattr(outputs, "loss") else outputs
-                return loss
-            inputs, named, targets = split_batch(batch)
-            return self.loss(self.model(*inputs, **named), targets)
+            return forward(self.model, self.loss, self.step, batch).loss
 
     def update(self, batches: Iterator[Any]) -> Tensor:
         """Takes one step of the optimizer; returns its loss, still on the device.
@@ -213,16 +208,26 @@ class Training:
         return torch.autocast(self.device.type, dtype=_DTYPES[self.precision])
 
 
-def fit(training: Training, schedule: Schedule, steps: int, observe: Observer) -> Outcome:
+def fit(
+    training: Training,
+    schedule: Schedule,
+    steps: int,
+    observe: Observer,
+    *,
+    steps_per_epoch: int | None = None,
+    at_epoch_end: EpochEnd | None = None,
+) -> Outcome:
     """Trains for `steps` updates under `schedule`, observed step by step.
 
     Losses stay on an accelerator and are read back in blocks; on a CPU each is read at once. The first loss
-    that is not finite ends the training, and is not observed. Raises InputError where the first batch shows
-    that loss, loader or model do not fit.
+    that is not finite ends the training, and is not observed. After every `steps_per_epoch` updates, and
+    after the last, all losses are observed and `at_epoch_end` is called; a plateau is told what it returns.
+    Raises InputError where the first batch shows that loss, loader or model do not fit.
     """
-    scheduler = schedule.build(training.optimizer, steps)
+    scheduler = schedule.build(training.optimizer, steps, steps_per_epoch)
     batches = endless(training.train_loader, needed=steps * training.accumulate)
     block = 1 if training.device.type == "cpu" else _BLOCK_ON_ACCELERATOR
+    pauses = _epoch_ends(steps, steps_per_epoch) if at_epoch_end else frozenset({steps})
     group = training.optimizer.param_groups[0]
     lrs: list[float] = []
     losses: list[Tensor] = []
@@ -230,7 +235,7 @@ def fit(training: Training, schedule: Schedule, steps: int, observe: Observer) -
         lrs.append(float(group["lr"]))
         losses.append(training.update(batches))
         scheduler.step()
-        if len(losses) < block and step < steps:
+        if len(losses) < block and step not in pauses:
             continue
         values = [losses[0].item()] if len(losses) == 1 else torch.stack(losses).tolist()
         for k, (lr, value) in enumerate(zip(lrs, values, strict=True), start=step - len(values) + 1):
@@ -241,7 +246,16 @@ def fit(training: Training, schedule: Schedule, steps: int, observe: Observer) -
                 return Outcome(k, stopped_at=k, reason=reason)
         lrs.clear()
         losses.clear()
+        if at_epoch_end is not None and step in pauses:
+            objective = at_epoch_end(step)
+            if objective is not None and isinstance(scheduler, PlateauLR):
+                scheduler.report(objective)
     return Outcome(steps)
+
+
+def _epoch_ends(steps: int, steps_per_epoch: int | None) -> frozenset[int]:
+    """The updates after which an epoch ends, the last one among them."""
+    return frozenset({steps, *range(steps_per_epoch or steps, steps, steps_per_epoch or steps)})
 
 
 def _no_loss(problem: str) -> InputError:

@@ -103,6 +103,17 @@ def preserve_random_state(loaders: Iterable[object] = ()) -> Iterator[None]:
             restore()
 
 
+@contextmanager
+def single_threaded() -> Iterator[None]:
+    """Torch computes in one thread, so that its results do not depend on the machine's cores."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def seed_everything(seed: int) -> None:
     """Seed `random`, NumPy's global generator and torch on all devices; to be used in `preserve_state`."""
     random.seed(seed)

@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 from lrsearch.core.plan import SweepPlan
 from lrsearch.core.results import TrialSpec
 from lrsearch.errors import InputError, StopTrial
-from lrsearch.training.data import batch_count
+from lrsearch.training.data import batch_count, check_batches
 from lrsearch.training.loop import Observer, Outcome, Training, fit
 from lrsearch.training.schedules import Sweep
 from lrsearch.training.state import (
@@ -118,14 +118,18 @@ class Fresh:
         return plan.steps_for(batch_count(self.task.train_loader))
 
     def run(self, order: SweepOrder) -> Outcome:
-        """One sweep of the seed's model; the global random state is put back afterwards."""
+        """One sweep of the seed's model, whose parts in eval mode stay so where it comes in train mode.
+
+        The random states are put back afterwards.
+        """
         task = self.task
         with preserve_random_state(loaders=(task.train_loader,)):
             seed_everything(order.seed)
             seed_loaders((task.train_loader,), order.seed)
             model, optimizer = task.build(order.plan.max_lr, order.device)
             check_parts(model, task.loss, optimizer)
-            model.train()
+            if not model.training:
+                model.train()
             training = _training(model, optimizer, task.loss, task.train_loader, task.step, order)
             order.begin(training.facts())
             return fit(training, order.schedule, self.steps(order.plan), order.observe)
@@ -166,12 +170,12 @@ class OwnLoop:
             seed=order.seed,
             steps=self.steps(order.plan),
         )
-        trial = Trial(spec, order.device, record=watch.record, monitor=watch.monitor)
+        trial = Trial(spec, order.device, record=watch.record, monitor=watch.monitor, objective="train/loss")
         order.begin({"device": str(order.device)})
         with preserve_random_state(), suppress(StopTrial):  # the watch knows why it stopped
             seed_everything(order.seed)
             self.train(trial)
-        found = trial.result().warnings
+        found = trial.left_out()
         if found:
             raise InputError(
                 "train",
@@ -213,7 +217,7 @@ class _SweepWatch:
         self._step = step
         self._reason = self._observe(step, metrics["lr"], metrics["train/loss"])
 
-    def monitor(self, loss: float) -> str | None:
+    def monitor(self, _step: int, loss: float) -> str | None:
         """The reason to stop, if any, after the report of a training loss."""
         if not math.isfinite(loss):
             self.outcome = Outcome(self._step, stopped_at=self._step + 1, reason="not_finite")
@@ -224,16 +228,7 @@ class _SweepWatch:
 
 
 def _check_loader(loader: Iterable[Any], plan: SweepPlan) -> None:
-    if not isinstance(loader, Iterable):
-        raise InputError("train_loader", loader, "is not iterable", "hand over a DataLoader")
-    batches = batch_count(loader)
-    if batches is not None and batches < 2:
-        raise InputError(
-            "train_loader",
-            loader,
-            f"has {batches} batches" if batches != 1 else "has a single batch",
-            "hand over at least two; a smaller batch_size makes more",
-        )
+    check_batches(loader)
     if is_one_shot(loader):
         if plan.repeats > 1:
             raise InputError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,7 @@ from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 
 from lrsearch.errors import InputError
+from lrsearch.training.data import batch_count, split_batch
 
 Batch = Any
 LossFunction = Callable[..., Tensor]
@@ -26,7 +27,8 @@ class Task:
     ``model()`` returns a new ``nn.Module``; ``optimizer(parameters, lr)`` an optimizer over its parameters;
     ``loss(outputs, targets)`` a scalar tensor; the loaders yield batches. Where a batch is anything but
     ``(inputs, targets)``, ``step(model, batch)`` returns the loss instead of ``loss``.
-    ``metrics`` map a name to ``metric(outputs, targets)``; ``arguments`` are recorded as params.
+    ``metrics`` map a name to ``metric(outputs, targets)``, a number: the validation's value is the mean over
+    its batches, weighted by their rows. ``arguments`` are recorded as params.
     """
 
     model: Callable[[], nn.Module]
@@ -50,17 +52,62 @@ class Task:
                     "hand over a function that makes a new one, such as lambda: make_model()",
                 )
         check_loss(self.loss, self.step)
+        self._check_metrics()
 
     def build(self, lr: float, device: torch.device) -> tuple[nn.Module, Optimizer]:
         """Makes the model on `device` and its optimizer at peak learning rate `lr`."""
+        model = self.build_model(device)
+        return model, self.optimizer(model.parameters(), lr)
+
+    def build_model(self, device: torch.device) -> nn.Module:
+        """Makes the model on `device`."""
         model = self.model()
         if not isinstance(model, nn.Module):
             raise InputError(
                 "Task.model", self.model, f"returned a {type(model).__name__}", "return an nn.Module"
             )
-        model.to(device)
-        optimizer = self.optimizer(model.parameters(), lr)
-        return model, optimizer
+        return model.to(device)
+
+    def _check_metrics(self) -> None:
+        if self.metrics and (self.loss is None or self.step is not None):
+            raise InputError(
+                "Task.metrics",
+                list(self.metrics),
+                "need the outputs and the targets, which only loss(outputs, targets) takes",
+                "hand over loss and no step, or leave the metrics out",
+            )
+        for name, metric in self.metrics.items():
+            if not callable(metric):
+                raise InputError(
+                    f"Task.metrics[{name!r}]", metric, "is not callable", "hand over metric(outputs, targets)"
+                )
+        if "loss" in self.metrics:
+            raise InputError("Task.metrics", "loss", "is the loss's own name", "choose another name")
+
+
+class Forward(NamedTuple):
+    """What a batch gave: its loss; outputs and targets only where ``loss(outputs, targets)`` made it."""
+
+    loss: Tensor
+    outputs: Any = None
+    targets: Any = None
+
+
+def forward(model: nn.Module, loss: LossFunction | None, step: StepFunction | None, batch: Batch) -> Forward:
+    """One batch through the model: `step` gives the loss where there is one, else `loss`, else the model."""
+    if step is not None:
+        return Forward(step(model, batch))
+    if loss is None:
+        outputs = model(**batch) if isinstance(batch, Mapping) else model(batch)
+        return Forward(outputs.loss if hasattr(outputs, "loss") else outputs)
+    inputs, named, targets = split_batch(batch)
+    outputs = model(*inputs, **named)
+    return Forward(loss(outputs, targets), outputs, targets)
+
+
+def steps_per_epoch(task: Task) -> int | None:
+    """Updates an epoch of a task's training, or None where its loader does not know."""
+    return batch_count(task.train_loader)
 
 
 def check_loss(loss: object, step: object) -> None:

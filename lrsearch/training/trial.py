@@ -4,36 +4,123 @@ from __future__ import annotations
 
 import math
 import time
+import traceback
 from collections.abc import Callable, Mapping
 from typing import Any, SupportsFloat
 
 import torch
-from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from lrsearch.core.results import MetricSummary, TrialResult, TrialSpec, TrialStatus
-from lrsearch.errors import InputError, StopTrial, first_line
+from lrsearch.errors import InputError, StopTrial
 from lrsearch.training.schedules import PlateauLR, Schedule, schedule_from_dict
 from lrsearch.training.schedules.base import FloatArray
+from lrsearch.training.validation import as_number
 
 Record = Callable[[int, Mapping[str, float]], None]
 """Called as ``record(step, metrics)`` with everything that is to be kept."""
+Monitor = Callable[[int, float], str | None]
+"""Called as ``monitor(step, loss)`` with every training loss; a text returned is the reason to stop."""
 
-_LOWER_IS_BETTER = ("loss", "error", "perplexity", "rmse", "mae", "mse")
 _LR_TOLERANCE = 1e-6
+_NOTHING: Mapping[str, float] = {}
+
+
+class TrialLog:
+    """What a trial has shown so far: summarised, watched for divergence, and handed on thinned."""
+
+    def __init__(self, spec: TrialSpec, record: Record, monitor: Monitor, objective: str) -> None:
+        self.spec = spec
+        self.steps_done = 0
+        self.stopped: str | None = None
+        """Why the trial has diverged."""
+        self.objective: float | None = None
+        """The objective as it was last measured, finite or not."""
+        self._objective_name = objective
+        self._record = record
+        self._monitor = monitor
+        self._initial_loss: float | None = None
+        self._metrics: dict[str, MetricSummary] = {}
+        self._started = time.monotonic()
+
+    def add(
+        self, step: int, values: Mapping[str, float], beside: Mapping[str, float] = _NOTHING
+    ) -> str | None:
+        """Takes what was measured after `step` updates; returns why the trial is to stop, if it is.
+
+        Only finite values are kept. What stands `beside` them is recorded too, but not summarised.
+        """
+        self.steps_done = max(self.steps_done, step)
+        kept = {name: value for name, value in values.items() if math.isfinite(value)}
+        for name, value in kept.items():
+            summary = self._metrics.get(name)
+            self._metrics[name] = MetricSummary.of(value) if summary is None else summary.add(value)
+        if self._objective_name in values:
+            self.objective = values[self._objective_name]
+        if kept and self._is_recorded(step, kept):
+            self._record(step, {**kept, **beside})
+        loss = values.get("train/loss")
+        if loss is None:
+            return None
+        if self._initial_loss is None:
+            self._initial_loss = kept.get("train/loss")
+        self.stopped = self._monitor(step, loss)
+        return self.stopped
+
+    def stop(self, step: int, reason: str) -> None:
+        """The training ended at this step, diverged."""
+        self.steps_done = step
+        self.stopped = reason
+
+    def result(self, error: Exception | None = None, warnings: tuple[str, ...] = ()) -> TrialResult:
+        """How the trial went, now that it has ended; `error` is what it raised.
+
+        A trial that has diverged has done so whatever it raised afterwards.
+        """
+        status, cause, text = self._judge(error)
+        return TrialResult(
+            spec=self.spec,
+            status=status,
+            steps_done=self.steps_done,
+            seconds=time.monotonic() - self._started,
+            initial_loss=self._initial_loss,
+            metrics=self._metrics,
+            cause=cause,
+            error=text,
+            warnings=warnings,
+        )
+
+    def _judge(self, error: Exception | None) -> tuple[TrialStatus, str | None, str | None]:
+        if self.stopped is not None:
+            return "diverged", self.stopped, None
+        if error is not None:
+            return "failed", _kind(error), "".join(traceback.format_exception(error))
+        if self.objective is not None and not math.isfinite(self.objective):
+            return "diverged", "not_finite", None
+        if self.objective is None:
+            reported = ", ".join(self._metrics) or "nothing"
+            text = f"{self._objective_name} is the objective and was never reported; reported: {reported}"
+            return "failed", "no_objective", text
+        return "complete", None, None
+
+    def _is_recorded(self, step: int, values: Mapping[str, float]) -> bool:
+        return (
+            step % self.spec.log_every == 0
+            or step == self.spec.steps
+            or any(name.startswith("val/") for name in values)
+        )
 
 
 class TrialSchedule:
     """The trial's schedule; remembers what it built, so that its lr and its plateau can be followed."""
 
-    def __init__(self, schedule: Schedule, lr: float, objective: str) -> None:
+    def __init__(self, schedule: Schedule, lr: float) -> None:
         self.schedule = schedule
         self.scheduler: LRScheduler | None = None
-        self.lr_used: float | None = None
-        self.planned: FloatArray | None = None
-        self._objective = objective
         self._lr = lr
+        self._lr_used: float | None = None
+        self._planned: FloatArray | None = None
 
     def build(
         self, optimizer: Optimizer, total_steps: int, steps_per_epoch: int | None = None
@@ -43,18 +130,35 @@ class TrialSchedule:
         The optimizer's lr at this moment is the peak: make it with `trial.lr`.
         """
         self.scheduler = self.schedule.build(optimizer, total_steps, steps_per_epoch)
-        self.planned = self.schedule.curve(self._lr, total_steps, steps_per_epoch)
+        self._planned = self.schedule.curve(self._lr, total_steps, steps_per_epoch)
         # After the update and before the scheduler moves on, the group holds the lr of this very update.
         optimizer.register_step_post_hook(self._note_lr)
         return self.scheduler
 
-    def hear(self, metrics: Mapping[str, float]) -> None:
+    @property
+    def lr_used(self) -> Mapping[str, float]:
+        """The lr of the last update, as it is recorded; empty while there is none."""
+        return _NOTHING if self._lr_used is None else {"lr": self._lr_used}
+
+    def hear(self, objective: float) -> None:
         """Hands the objective to a schedule that reads it."""
-        if isinstance(self.scheduler, PlateauLR) and self._objective in metrics:
-            self.scheduler.report(metrics[self._objective])
+        if isinstance(self.scheduler, PlateauLR):
+            self.scheduler.report(objective)
+
+    def off_plan(self, step: int) -> str | None:
+        """What is wrong with the lr of the last update, which was update `step`."""
+        if self._lr_used is None or self._planned is None:
+            return None
+        planned = float(self._planned[min(step, len(self._planned)) - 1])
+        excess = self._lr_used - planned
+        if isinstance(self.scheduler, PlateauLR):
+            excess = max(excess, 0.0)  # how far it has come down was not known beforehand
+        if abs(excess) <= _LR_TOLERANCE * abs(planned):
+            return None
+        return f"at step {step} the lr was {self._lr_used:.3g}, not the schedule's {planned:.3g}"
 
     def _note_lr(self, optimizer: Optimizer, *_: Any) -> None:
-        self.lr_used = float(optimizer.param_groups[0]["lr"])
+        self._lr_used = float(optimizer.param_groups[0]["lr"])
 
 
 class Trial:
@@ -65,28 +169,17 @@ class Trial:
     """
 
     def __init__(
-        self,
-        spec: TrialSpec,
-        device: torch.device,
-        *,
-        record: Record,
-        monitor: Callable[[float], str | None],
-        objective: str = "val/loss",
+        self, spec: TrialSpec, device: torch.device, *, record: Record, monitor: Monitor, objective: str
     ) -> None:
         self.spec = spec
         self.lr = spec.lr
         self.seed = spec.seed
         self.steps = spec.steps
         self.device = device
-        self.schedule = TrialSchedule(schedule_from_dict(spec.schedule), spec.lr, objective)
-        self._record = record
-        self._monitor = monitor
-        self._metrics: dict[str, MetricSummary] = {}
-        self._initial_loss: float | None = None
-        self._stopped: str | None = None
-        self._done = 0
+        self.schedule = TrialSchedule(schedule_from_dict(spec.schedule), spec.lr)
+        self._objective = objective
+        self._log = TrialLog(spec, record, monitor, objective)
         self._off_plan: str | None = None
-        self._started = time.monotonic()
 
     def report(self, step: int, **metrics: SupportsFloat) -> None:
         """Reports metrics after `step` updates, counted from 1: ``train_x`` becomes ``train/x``, ``val_x``
@@ -99,78 +192,35 @@ class Trial:
             raise InputError(
                 "step", step, "is no count of updates done", f"give a whole number from 1 to {self.steps}"
             )
-        values = {_metric_name(name): _number(name, value) for name, value in metrics.items()}
-        self._done = max(self._done, step)
-        if self._stopped is not None:
-            raise StopTrial(self._stopped)
-        loss = values.get("train/loss")
-        kept = {name: value for name, value in values.items() if math.isfinite(value)}
-        for name, value in kept.items():
-            self._summarize(name, value)
-        if loss is not None:
-            self._check_lr(step)
-        self._keep(step, kept)
-        self.schedule.hear(values)
-        if loss is None:
-            return
-        if self._initial_loss is None:
-            self._initial_loss = loss
-        self._stopped = self._monitor(loss)
-        if self._stopped is not None:
-            raise StopTrial(self._stopped)
+        values = {_metric_name(name): as_number(name, value) for name, value in metrics.items()}
+        if self._log.stopped is None:
+            lr = self.schedule.lr_used if "train/loss" in values else _NOTHING
+            if lr and self._off_plan is None:
+                self._off_plan = self.schedule.off_plan(step)
+            self._log.add(step, values, lr)
+        if self._log.stopped is not None:
+            raise StopTrial(self._log.stopped)
+        if self._objective in values:
+            self.schedule.hear(values[self._objective])
 
-    def result(self, error: str | None = None) -> TrialResult:
-        """How the trial went, once the training function has returned or raised."""
-        status: TrialStatus = "failed" if error else "diverged" if self._stopped else "complete"
-        return TrialResult(
-            spec=self.spec,
-            status=status,
-            steps_done=self._done,
-            seconds=time.monotonic() - self._started,
-            initial_loss=self._initial_loss,
-            metrics=self._metrics,
-            error=error,
-            warnings=self._warnings(status),
-        )
-
-    def _keep(self, step: int, values: Mapping[str, float]) -> None:
-        if not values:
-            return
-        validation = any(name.startswith("val/") for name in values)
-        if not validation and step % self.spec.log_every and step != self.steps:
-            return
-        lr = self.schedule.lr_used
-        self._record(step, values if lr is None or "train/loss" not in values else {"lr": lr, **values})
-
-    def _summarize(self, name: str, value: float) -> None:
-        before = self._metrics.get(name)
-        better = min if any(word in name for word in _LOWER_IS_BETTER) else max
-        self._metrics[name] = MetricSummary(value, better(before.best, value) if before else value)
-
-    def _check_lr(self, step: int) -> None:
-        used, planned = self.schedule.lr_used, self.schedule.planned
-        if (
-            used is None
-            or planned is None
-            or self._off_plan
-            or isinstance(self.schedule.scheduler, PlateauLR)
-        ):
-            return
-        expected = float(planned[min(step, len(planned)) - 1])
-        if abs(used - expected) > _LR_TOLERANCE * abs(expected):
-            self._off_plan = f"at step {step} the lr was {used:.3g}, not the schedule's {expected:.3g}"
-
-    def _warnings(self, status: TrialStatus) -> tuple[str, ...]:
+    def left_out(self, error: Exception | None = None) -> tuple[str, ...]:
+        """What the training function left out, a line each; `error` is what it raised."""
         found = []
-        if status == "complete" and self._done == 0:
-            found.append("it never reported")
-        elif status == "complete" and self._done < self.steps:
-            found.append(f"its last report was of step {self._done} of {self.steps}")
-        if self._done and self.schedule.scheduler is None:
+        done = self._log.steps_done
+        if error is None and self._log.stopped is None:
+            if done == 0:
+                found.append("it never reported")
+            elif done < self.steps:
+                found.append(f"its last report was of step {done} of {self.steps}")
+        if done and self.schedule.scheduler is None:
             found.append("it did not build the trial's schedule")
         if self._off_plan:
             found.append(self._off_plan)
         return tuple(found)
+
+    def result(self, error: Exception | None = None) -> TrialResult:
+        """How the trial went, once the training function has returned or raised."""
+        return self._log.result(error, self.left_out(error))
 
 
 def _metric_name(name: str) -> str:
@@ -181,10 +231,11 @@ def _metric_name(name: str) -> str:
     return name
 
 
-def _number(name: str, value: SupportsFloat) -> float:
-    try:
-        return float(value.detach() if isinstance(value, Tensor) else value)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise InputError(
-            name, value, f"is no number ({first_line(error)})", "report a number, e.g. loss.item()"
-        ) from error
+def _kind(error: Exception) -> str:
+    """``out_of_memory``, else the error's type."""
+    said = str(error)
+    # The allocators of the CPU and of MPS raise a plain RuntimeError.
+    out_of_memory = isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
+        isinstance(error, RuntimeError) and ("can't allocate memory" in said or "out of memory" in said)
+    )
+    return "out_of_memory" if out_of_memory else type(error).__name__

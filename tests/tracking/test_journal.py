@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from lrsearch.errors import InputError, RecordError
 from lrsearch.tracking.folder import StudyFolder, create_folder
 from lrsearch.tracking.journal import BLOCK, RunJournal, Tail, read_run
-from lrsearch.tracking.records import RunStart, Writer, from_line, to_line
+from lrsearch.tracking.records import End, Points, Resumed, RunStart, Summary, Writer, from_line, to_line
 from tests.tracking.runs import finished, journal_speed, metrics_at, record, trial
 
 NAMES = st.text(string.ascii_letters + string.digits + "_-. ", min_size=1, max_size=20).filter(
@@ -26,6 +26,12 @@ NAMES = st.text(string.ascii_letters + string.digits + "_-. ", min_size=1, max_s
 NUMBERS = st.floats(allow_nan=False, allow_infinity=False)
 METRICS = st.dictionaries(NAMES, NUMBERS, min_size=1, max_size=4)
 PARAMS = st.dictionaries(st.text(), st.one_of(st.text(), st.integers(), NUMBERS, st.booleans(), st.none()))
+JSON = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(), NUMBERS, st.text()),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=5,
+)
+RESULTS = st.dictionaries(st.text(), JSON, max_size=4)
 DEAD = Writer(socket.gethostname(), os.getpid(), -100.0)  # our number, but another process had it
 
 
@@ -35,6 +41,7 @@ DEAD = Writer(socket.gethostname(), os.getpid(), -100.0)  # our number, but anot
     params=PARAMS,
     tags=st.dictionaries(st.text(), st.text()),
     summary=METRICS,
+    result=RESULTS,
 )
 def test_what_is_written_is_read(
     tmp_path_factory: pytest.TempPathFactory,
@@ -42,6 +49,7 @@ def test_what_is_written_is_read(
     params: dict[str, str | int | float | bool | None],
     tags: dict[str, str],
     summary: dict[str, float],
+    result: dict[str, object],
 ) -> None:
     folder = create_folder("s", out=tmp_path_factory.mktemp("study"))
     start = RunStart("näme/ %s", "trial", "s", params=params, tags=tags)
@@ -49,13 +57,20 @@ def test_what_is_written_is_read(
         for step, metrics in enumerate(points):
             journal.point(step, metrics)
         journal.summary(summary)
+        journal.result(result)
     run = read_run(journal.path)
     expected: dict[str, list[tuple[int, float]]] = {}
     for step, metrics in enumerate(points):
         for name, value in metrics.items():
             expected.setdefault(name, []).append((step, value))
     got = {name: sorted(zip(*run.metric(name), strict=True)) for name in run.metric_names()}
-    assert (run.start, run.params, run.tags, run.summary) == (start, params, tags, summary)
+    assert (run.start, run.params, run.tags, run.summary, run.result) == (
+        start,
+        params,
+        tags,
+        summary,
+        result,
+    )
     assert got == expected
     assert run.damage == []
     assert run.end is not None
@@ -68,6 +83,8 @@ def test_no_value_that_is_not_finite_is_recorded(folder: StudyFolder, value: flo
         journal.point(4, {"train/loss": value})
     with pytest.raises(RecordError, match="Summary cannot be recorded"):
         journal.summary({"objective": value})
+    with pytest.raises(RecordError, match="Result cannot be recorded"):
+        journal.result({"seconds": value})
     journal.close()
     assert len(read_run(journal.path).metric("train/loss")[0]) == 3
 
@@ -216,18 +233,13 @@ def test_lines_of_anything_raise_nothing_but_a_value_error(data: bytes) -> None:
         from_line(b"%08x %s" % (zlib.crc32(data), data))
 
 
-JSON = st.recursive(
-    st.one_of(st.none(), st.booleans(), st.integers(), NUMBERS, st.text()),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
-    max_leaves=5,
-)
-
-
 @settings(max_examples=150, deadline=None)
 @given(data=st.data())
 def test_a_record_with_anything_for_a_field_is_read_or_refused(data: st.DataObject) -> None:
     kind = data.draw(
-        st.sampled_from(["points", "summary", "params", "tags", "artifact", "end", "resumed", "start"])
+        st.sampled_from(
+            ["points", "summary", "params", "tags", "artifact", "result", "end", "resumed", "start"]
+        )
     )
     fields = [
         "step",
@@ -243,7 +255,7 @@ def test_a_record_with_anything_for_a_field_is_read_or_refused(data: st.DataObje
         "kind",
         "name",
     ]
-    fields += ["format", "study", "stage", "parent", "inputs", "provenance", "started"]
+    fields += ["format", "study", "stage", "parent", "inputs", "provenance", "started", "values"]
     record_ = {name: data.draw(JSON) for name in fields} | {"type": kind}
     text = json.dumps(record_).encode()
     try:
@@ -287,6 +299,59 @@ def test_repeated_steps_of_a_resumed_run_keep_their_first_record(folder: StudyFo
     assert sorted(steps) == list(range(1, 101))
     assert sorted(step for step, lr in zip(steps, lrs, strict=True) if lr == 99.0) == list(range(71, 101))
     assert run.damage == []
+
+
+def test_a_resumed_run_records_what_damage_took(folder: StudyFolder) -> None:
+    path = record(folder, 4 * BLOCK).path
+    path.write_bytes(_half_a_block(path.read_bytes()))
+    with RunJournal.resume(path, folder) as again:
+        for step in range(1, 4 * BLOCK + 1):
+            again.point(step, metrics_at(step))
+    steps, _ = read_run(path).metric("lr")
+    assert sorted(steps) == list(range(1, 4 * BLOCK + 1))
+
+
+def test_a_resumed_run_records_a_metric_it_lacks_at_a_step_it_has(folder: StudyFolder) -> None:
+    path = record(folder, 60).path
+    with RunJournal.resume(path, folder) as again:
+        again.point(50, {**metrics_at(50), "val/loss": 0.5})
+    run = read_run(path)
+    assert list(run.metric("val/loss")[0]) == [50]
+    assert list(run.metric("lr")[0]).count(50) == 1
+
+
+def test_a_resumed_run_has_each_summary_once_unless_it_has_changed(folder: StudyFolder) -> None:
+    path = finished(folder, 1).path
+    with RunJournal.resume(path, folder) as again:
+        again.summary({"objective": 0.25, "seconds": 2.0})
+        again.summary({"objective": 0.2})
+    written = [r.metrics for r, _ in Tail(path).read() if isinstance(r, Summary)]
+    assert written == [{"objective": 0.25}, {"seconds": 2.0}, {"objective": 0.2}]
+
+
+def test_who_passed_over_an_unfinished_line_reads_on_behind_it(folder: StudyFolder) -> None:
+    path = record(folder, BLOCK).path
+    with path.open("ab") as file:
+        file.write(b"01234567 {" + b"x" * 3000)
+    passed_over = path.stat().st_size
+    with RunJournal.resume(path, folder) as again:
+        again.point(BLOCK + 1, {"lr": 0.1})
+    tail = Tail(path, passed_over)
+    assert [type(r) for r, _ in tail.read()] == [Resumed, Points, End]
+    assert tail.damage == []
+    assert read_run(path).damage == []
+
+
+@pytest.mark.parametrize(("error", "cleared"), [(None, False), ("KeyboardInterrupt", True)])
+def test_a_resumed_run_no_longer_shows_why_it_ended(
+    folder: StudyFolder, error: str | None, cleared: bool
+) -> None:
+    journal = record(folder, 1)
+    journal.end("KILLED", error)
+    journal.close()
+    with RunJournal.resume(journal.path, folder):
+        pass
+    assert (read_run(journal.path).tags.get("lrsearch.error") == "") == cleared
 
 
 def test_a_run_that_has_ended_takes_a_tag_and_stays_ended(folder: StudyFolder) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from lrsearch.errors import InputError
-from lrsearch.training.data import describe, describe_data, endless, split_batch, to_device
+from lrsearch.training.data import count_rows, describe, describe_data, endless, split_batch, to_device
 
 Pair = namedtuple("Pair", ["inputs", "targets"])
 
@@ -81,6 +81,20 @@ def test_every_tensor_of_a_batch_is_moved() -> None:
 def test_a_batch_is_described_by_types_and_shapes() -> None:
     batch = {"x": torch.ones(4, 6), "rest": (torch.tensor(1), "text")}
     assert describe(batch) == "{x: float32[4, 6], rest: (int64[], str)}"
+
+
+@pytest.mark.parametrize(
+    ("batch", "rows"),
+    [
+        (torch.ones(3, 2), 3),
+        ((torch.ones(4, 2), torch.ones(4)), 4),
+        ({"scale": torch.tensor(1.0), "x": [torch.ones(5)]}, 5),
+        ((torch.tensor(1.0), "text"), 1),
+        ("text", 1),
+    ],
+)
+def test_the_rows_of_a_batch_are_its_first_tensors(batch: Any, rows: int) -> None:
+    assert count_rows(batch) == rows
 
 
 class Noisy(Dataset[tuple[Tensor, Tensor]]):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lrsearch.training.loop import Outcome, Training, fit
-from lrsearch.training.schedules import Sweep
+from lrsearch.training.schedules import Constant, Plateau, Step, Sweep
 
 INPUTS = torch.randn(8, 4, generator=torch.Generator().manual_seed(0))
 BATCHES = [(INPUTS, INPUTS[:, :2].argmax(1))] * 2
@@ -111,3 +111,57 @@ def test_gradients_of_one_step_do_not_reach_the_next() -> None:
         lambda *_: None,
     )
     assert norms == pytest.approx([norms[0]] * 10, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("steps", "epoch", "expected"),
+    [(12, 5, [5, 10, 12]), (10, 5, [5, 10]), (4, 5, [4]), (3, 1, [1, 2, 3]), (7, None, [7])],
+)
+def test_epochs_end_after_their_steps_and_with_the_last_one(
+    steps: int, epoch: int | None, expected: list[int]
+) -> None:
+    heard: list[str] = []
+
+    def observe(step: int, lr: float, loss: float) -> None:
+        heard.append(f"step {step}")
+
+    def at_epoch_end(step: int) -> None:
+        heard.append(f"end {step}")
+
+    fit(training(), Constant(), steps, observe, steps_per_epoch=epoch, at_epoch_end=at_epoch_end)
+    ends = [item for item in heard if item.startswith("end")]
+    assert ends == [f"end {step}" for step in expected]
+    assert all(heard[heard.index(f"end {step}") - 1] == f"step {step}" for step in expected)
+
+
+def test_a_training_that_is_stopped_ends_no_epoch() -> None:
+    ended: list[int] = []
+
+    def stop(step: int, lr: float, loss: float) -> str | None:
+        return "enough" if step == 3 else None
+
+    fit(training(), Constant(), 12, stop, steps_per_epoch=3, at_epoch_end=ended.append)
+    assert ended == []
+
+
+def test_the_schedule_knows_the_epochs() -> None:
+    lrs: list[float] = []
+
+    def observe(step: int, lr: float, loss: float) -> None:
+        lrs.append(lr)
+
+    schedule = Step()
+    fit(training(), schedule, 12, observe, steps_per_epoch=5)
+    assert lrs == pytest.approx(schedule.curve(0.1, 12, 5).tolist())
+
+
+def test_a_plateau_is_told_what_the_epochs_end_gives() -> None:
+    lrs: list[float] = []
+    objectives = {2: 1.0, 4: 2.0, 6: None, 8: 0.5, 10: 0.4, 12: 0.4}
+
+    def observe(step: int, lr: float, loss: float) -> None:
+        lrs.append(lr)
+
+    schedule = Plateau(factor=0.5, patience=0.01)
+    fit(training(), schedule, 12, observe, steps_per_epoch=2, at_epoch_end=objectives.get)
+    assert lrs == [0.1] * 4 + [0.05] * 8

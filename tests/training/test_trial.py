@@ -11,9 +11,10 @@ import torch
 from torch import nn
 
 import lrsearch
-from lrsearch.core.results import TrialResult, TrialSpec
+from lrsearch.core.results import MetricSummary, TrialResult, TrialSpec
 from lrsearch.errors import InputError, StopTrial
 from lrsearch.training.trial import Trial
+from tests.training.tasks import make_spec, run
 
 INPUTS = torch.randn(512, 8, generator=torch.Generator().manual_seed(0))
 TARGETS = (INPUTS[:, 0] * INPUTS[:, 1] > 0).long()
@@ -34,6 +35,11 @@ def train(trial: Trial) -> None:
         trial.report(step, train_loss=loss)
 
 
+def train_and_validate(trial: Trial) -> None:
+    train(trial)
+    trial.report(trial.steps, val_loss=0.5)
+
+
 class Recorder:
     def __init__(self) -> None:
         self.points: list[tuple[int, dict[str, float]]] = []
@@ -42,7 +48,7 @@ class Recorder:
         self.points.append((step, dict(metrics)))
 
 
-def not_finite(loss: float) -> str | None:
+def not_finite(step: int, loss: float) -> str | None:
     return None if math.isfinite(loss) else f"the loss {loss} is not finite"
 
 
@@ -51,7 +57,7 @@ def make_trial(
 ) -> tuple[Trial, Recorder]:
     recorder = Recorder()
     spec = TrialSpec("coarse", lr=lr, schedule=schedule, seed=0, steps=steps, log_every=log_every)
-    return Trial(spec, CPU, record=recorder, monitor=not_finite), recorder
+    return Trial(spec, CPU, record=recorder, monitor=not_finite, objective="val/loss"), recorder
 
 
 def test_the_range_test_comes_to_an_own_loop_as_its_schedule() -> None:
@@ -122,12 +128,108 @@ def test_what_an_own_loop_leaves_out_is_said_in_one_line(
     assert "\n" not in str(caught.value)
 
 
+def makes_the_optimizer_with_another_lr(trial: Trial) -> None:
+    parameter = nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.SGD([parameter], lr=0.5)
+    scheduler = trial.schedule.build(optimizer, trial.steps)
+    for step in range(1, trial.steps + 1):
+        parameter.grad = torch.ones(1)
+        optimizer.step()
+        scheduler.step()
+        trial.report(step, train_loss=1.0)
+    trial.report(trial.steps, val_loss=1.0)
+
+
+def leaves_early(trial: Trial) -> None:
+    trial.report(3, train_loss=1.0, val_loss=1.0)
+
+
+@pytest.mark.parametrize("schedule", ["linear", "plateau"])
+def test_another_lr_than_the_schedules_is_said(schedule: str) -> None:
+    result, _ = run(makes_the_optimizer_with_another_lr, make_spec(lr=0.1, steps=20, name=schedule))
+    assert result.warnings == ("at step 1 the lr was 0.5, not the schedule's 0.1",)
+
+
+def test_a_loop_that_never_reports_has_failed_and_why_is_said() -> None:
+    result, _ = run(never_reports)
+    assert (result.status, result.cause) == ("failed", "no_objective")
+    assert result.error == "val/loss is the objective and was never reported; reported: nothing"
+    assert result.warnings == ("it never reported",)
+
+
+def test_a_loop_that_leaves_early_and_ignores_the_schedule_is_told_so() -> None:
+    result, _ = run(leaves_early)
+    assert result.status == "complete"
+    assert result.warnings == (
+        "its last report was of step 3 of 20",
+        "it did not build the trial's schedule",
+    )
+
+
+def test_an_own_loop_gives_the_same_numbers_each_time_and_leaves_no_trace() -> None:
+    before = torch.get_rng_state()
+    first, heard = run(train_and_validate, make_spec(steps=40, name="cosine", seed=2))
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.rand(1)
+    again, heard_again = run(train_and_validate, make_spec(steps=40, name="cosine", seed=2))
+    assert (first.status, first.warnings, first.steps_done) == ("complete", (), 40)
+    assert heard.points == heard_again.points
+    assert first.metrics == again.metrics
+
+
+def test_a_validation_before_the_last_step_does_not_pass_for_the_whole() -> None:
+    result, _ = run(train)
+    assert (result.status, result.cause) == ("failed", "no_objective")
+    assert result.warnings == ()
+
+
+@pytest.mark.parametrize("swallows", [False, True])
+def test_an_own_loop_that_diverges_is_stopped_with_its_cause(swallows: bool) -> None:
+    asked = 0
+
+    def diverges(trial: Trial) -> None:
+        nonlocal asked
+        for step in range(1, trial.steps + 1):
+            asked += 1
+            try:
+                trial.report(step, train_loss=1.0 if step < 30 else float(step), val_loss=1.0)
+            except StopTrial as stop:
+                if not swallows:
+                    raise
+                raise RuntimeError("the framework's own error") from stop
+
+    result, _ = run(diverges, make_spec(steps=200))
+    assert (result.status, result.cause, result.error) == ("diverged", "loss_rose", None)
+    assert result.steps_done == asked < 60
+
+
+def test_an_own_loop_whose_first_loss_is_not_finite_has_no_initial_loss() -> None:
+    result, _ = run(lambda trial: trial.report(1, train_loss=float("inf")))
+    assert (result.status, result.cause, result.initial_loss) == ("diverged", "not_finite", None)
+
+
+def test_an_own_loop_that_raises_has_failed_with_its_traceback() -> None:
+    def raises(trial: Trial) -> None:
+        train(trial)
+        raise ZeroDivisionError("in my loop")
+
+    result, _ = run(raises)
+    assert (result.status, result.cause, result.steps_done) == ("failed", "ZeroDivisionError", 20)
+    assert result.error is not None
+    assert "in raises\n" in result.error
+
+
+def test_an_own_loop_has_no_baseline_of_ours() -> None:
+    with pytest.raises(InputError, match="optimizer='adam': is the business of your training function"):
+        run(train, make_spec(optimizer="adam"))
+
+
 def test_settings_that_the_own_loop_decides_are_refused() -> None:
     with pytest.raises(InputError, match=r"clip=1\.0: is the business of your training function"):
         lrsearch.range_test(train, clip=1.0, tracking=False)
 
 
-def test_a_trial_records_the_lr_of_the_very_update_and_keeps_final_and_best() -> None:
+def test_a_trial_records_the_lr_of_the_very_update_and_summarises_each_metric() -> None:
     trial, recorder = make_trial({"name": "linear"})
     train(trial)
     trial.report(40, val_loss=0.5, val_accuracy=0.75)
@@ -137,8 +239,8 @@ def test_a_trial_records_the_lr_of_the_very_update_and_keeps_final_and_best() ->
     result = trial.result()
     assert result.status == "complete"
     assert result.warnings == ()
-    assert (result.metrics["val/loss"].final, result.metrics["val/loss"].best) == (0.6, 0.5)
-    assert (result.metrics["val/accuracy"].final, result.metrics["val/accuracy"].best) == (0.80, 0.80)
+    assert result.metrics["val/loss"] == MetricSummary(first=0.5, final=0.6, low=0.5, high=0.6)
+    assert result.metrics["val/accuracy"] == MetricSummary(first=0.75, final=0.8, low=0.75, high=0.8)
     assert TrialResult.from_dict(result.to_dict()) == result
 
 

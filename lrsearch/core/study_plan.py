@@ -1,0 +1,315 @@
+"""What a study is to do: its stages, budgets and schedules, validated, priced and hashed before it starts."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from lrsearch.core.plan import validated
+from lrsearch.core.results import Direction, TrialResult, Use
+from lrsearch.errors import InputError
+
+StageName = Literal["range-test", "coarse", "fine", "decay", "confirm"]
+STAGES: tuple[StageName, ...] = ("range-test", "coarse", "fine", "decay", "confirm")
+
+_RECORDED_STEPS = 1000
+"""Training losses that a trial records at most; more are thinned evenly."""
+_LOWER_IS_BETTER = ("loss", "error", "perplexity", "rmse", "mae", "mse", "nll")
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Objective(_Part):
+    """What is optimised: a metric as trials report it, its final value or its best.
+
+    Without a direction, ``loss``, ``error``, ``perplexity``, ``rmse``, ``mae``, ``mse`` and ``nll`` in the
+    name mean ``minimize``, any other name ``maximize``.
+    """
+
+    metric: str = Field("val/loss", min_length=1, description="name a metric that trials report")
+    direction: Direction | None = Field(None, description="choose 'minimize' or 'maximize'")
+    use: Use = Field("final", description="choose 'final' or 'best'")
+
+    @property
+    def towards(self) -> Direction:
+        """The direction, given or inferred."""
+        return self.direction or direction_of(self.metric)
+
+    def as_loss(self, result: TrialResult) -> float | None:
+        """The objective of a trial with its sign turned so that lower is better; None where not reported."""
+        summary = result.metrics.get(self.metric)
+        if summary is None:
+            return None
+        value = summary.read(self.use, self.towards)
+        return value if self.towards == "minimize" else -value
+
+    def initial_loss(self, result: TrialResult) -> float | None:
+        """The first value of the objective, sign turned likewise; None where not reported."""
+        summary = result.metrics.get(self.metric)
+        if summary is None:
+            return None
+        return summary.first if self.towards == "minimize" else -summary.first
+
+    def from_loss(self, loss: float) -> float:
+        """The objective's own value of what `as_loss` turned."""
+        return loss if self.towards == "minimize" else -loss
+
+
+def direction_of(metric: str) -> Direction:
+    """Which way a metric of this name is better."""
+    return "minimize" if any(word in metric.lower() for word in _LOWER_IS_BETTER) else "maximize"
+
+
+class RangeTestStage(_Part):
+    """The sweeps that bracket the lr; one costs at most `share` of a full training."""
+
+    repeats: int = Field(3, ge=1, description="give the number of seeds, at least 1")
+    share: float = Field(1 / 3, gt=0, le=1, description="give a share of a training above 0, at most 1")
+    min_lr: float = Field(1e-7, gt=0, description="give a finite lr above 0, e.g. 1e-7")
+    max_lr: float = Field(10.0, gt=0, description="give a finite lr above min_lr, e.g. 10")
+
+
+class CoarseStage(_Part):
+    """A log grid of the base lr below the edge, extended where the best is at an end; then further seeds."""
+
+    points: int = Field(4, ge=3, description="give the number of lrs, at least 3")
+    factor: float = Field(4.0, gt=1, le=100, description="give the ratio of neighbouring lrs, e.g. 4")
+    extensions: int = Field(3, ge=0, description="give the most lrs to add at the ends")
+    replicates: int = Field(2, ge=1, description="give the number of further seeds, at least 1")
+
+
+class FineStage(_Part):
+    """The vertex of the response, then a sampler, until nothing more is to be gained."""
+
+    trials: int = Field(3, ge=0, description="give the most trials, at least 0")
+
+
+class DecayStage(_Part):
+    """The schedule families at an lr above the base lr; the best are followed octave by octave."""
+
+    families: tuple[dict[str, Any], ...] = Field(
+        tuple({"name": name} for name in ("constant", "linear", "cosine", "wsd", "step", "one_cycle")),
+        min_length=1,
+        description="name at least one schedule, e.g. ['constant', 'linear']",
+    )
+    peak_factor: float = Field(2.0, ge=0.25, le=16, description="give a ratio to the base lr, e.g. 2")
+    extended: int = Field(2, ge=1, description="give how many families are followed, at least 1")
+    trials: int = Field(16, ge=1, description="give the most trials, at least 1")
+
+    @field_validator("families", mode="before")
+    @classmethod
+    def _names_are_schedules(cls, value: Any) -> Any:
+        if isinstance(value, list | tuple):
+            return tuple({"name": item} if isinstance(item, str) else item for item in value)
+        return value
+
+
+class ConfirmStage(_Part):
+    """Fresh seeds for the finalists, the same for each, more while it is undecided; the baseline has one."""
+
+    candidates: int = Field(3, ge=2, le=6, description="give the number of finalists, 2 to 6")
+    seeds: int = Field(3, ge=1, description="give the number of seeds, at least 1")
+    max_seeds: int = Field(6, ge=1, description="give the most seeds, at least as many as seeds")
+    paired: bool = Field(True, description="true compares equal seeds, false takes them as independent")
+
+    @model_validator(mode="after")
+    def _more_seeds_not_fewer(self) -> Self:
+        if self.max_seeds < self.seeds:
+            raise InputError(
+                "confirm.max_seeds", self.max_seeds, f"is below seeds={self.seeds}", "give at least as many"
+            )
+        return self
+
+
+@dataclass(frozen=True)
+class StageCost:
+    """What a stage costs, in run-equivalents: what is kept for it, and the most it may take."""
+
+    stage: StageName
+    least: float
+    most: float
+
+
+class StudyPlan(_Part):
+    """Everything that decides how a study goes, apart from its task.
+
+    The whole costs at most `budget` run-equivalents: each stage may spend what the later ones do not need.
+    Exactly one of `epochs` and `steps` is the length of a full training. `proxy` is the length of the coarse
+    and fine trials as a share of it, each with a complete schedule. `delta` is the margin within which a
+    simpler schedule is kept, as a share of initial minus best loss; `level` the confidence of intervals and
+    bounds.
+    """
+
+    preset: str = "default"
+    objective: Objective = Objective()
+    epochs: Annotated[int, Field(ge=1, description="give a whole number, at least 1")] | None = None
+    steps: Annotated[int, Field(ge=20, description="give a whole number, at least 20")] | None = None
+    seed: int = Field(0, ge=0, lt=2**31, description="give a whole number from 0 to 2**31 - 1")
+    budget: float = Field(24.0, gt=0, description="give run-equivalents, above 0")
+    base_schedule: dict[str, Any] = Field({"name": "constant"}, description="name a schedule")
+    proxy: float = Field(1.0, gt=0, le=1, description="give a share of the full training above 0, at most 1")
+    delta: float = Field(0.005, gt=0, lt=1, description="give a share of the improvement, e.g. 0.005")
+    level: float = Field(0.9, ge=0.5, le=0.99, description="give a confidence from 0.5 to 0.99")
+    baseline: bool = Field(True, description="true also trains once with Adam at lr 1e-3")
+    log_every: Annotated[int, Field(ge=1, description="give a number of steps, at least 1")] | None = None
+    range_test: RangeTestStage = RangeTestStage()
+    coarse: CoarseStage = CoarseStage()
+    fine: FineStage = FineStage()
+    decay: DecayStage = DecayStage()
+    confirm: ConfirmStage = ConfirmStage()
+
+    @field_validator("base_schedule", mode="before")
+    @classmethod
+    def _name_is_schedule(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _fits_its_budget(self) -> Self:
+        if self.epochs is not None and self.steps is not None:
+            raise InputError("steps", self.steps, f"is given beside epochs={self.epochs}", "give one of them")
+        if self.range_test.min_lr >= self.range_test.max_lr:
+            low, high = self.range_test.min_lr, self.range_test.max_lr
+            raise InputError("range_test.min_lr", low, f"is not below max_lr={high}", "widen the range")
+        least = sum(cost.least for cost in self.costs())
+        if least > self.budget:
+            raise InputError(
+                "budget",
+                self.budget,
+                f"is below the {least:.1f} run-equivalents that the stages need",
+                "raise it, or ask less of a stage",
+            )
+        return self
+
+    def costs(self) -> list[StageCost]:
+        """What each stage costs, in run-equivalents, in order; together they never pass `budget`."""
+        coarse, confirm = self.coarse, self.confirm
+        baseline = float(self.baseline)
+        sweeps = self.range_test.repeats * self.range_test.share
+        grid = coarse.points + coarse.replicates
+        families = float(len(self.decayed) + self.decay.extended if self.decayed else 0)
+        neighbours = 3.0 if self.proxy < 1 else 0.0
+        least = {
+            "range-test": (sweeps, sweeps),
+            "coarse": (self.proxy * grid, self.proxy * (grid + coarse.extensions)),
+            "fine": (
+                self.proxy * min(self.fine.trials, 1) + neighbours,
+                self.proxy * self.fine.trials + neighbours,
+            ),
+            "decay": (families, max(self.decay.trials, families)),
+            "confirm": (2.0 * confirm.seeds + baseline, confirm.candidates * confirm.max_seeds + baseline),
+        }
+        return [StageCost(stage, *least[stage]) for stage in STAGES]
+
+    def kept_for_later(self, stage: StageName) -> float:
+        """Run-equivalents that the stages after this one need."""
+        return sum(cost.least for cost in self.costs()[STAGES.index(stage) + 1 :])
+
+    @property
+    def decayed(self) -> tuple[dict[str, Any], ...]:
+        """The families of the decay stage that the base lr was not searched under."""
+        return tuple(family for family in self.decay.families if family != self.base_schedule)
+
+    def total_steps(self, steps_per_epoch: int | None) -> int:
+        """Updates of a full training; InputError where the length of an epoch is needed and not known."""
+        if self.steps is not None:
+            return self.steps
+        epochs = self.epochs or DEFAULT_EPOCHS
+        if steps_per_epoch is None:
+            raise InputError("epochs", epochs, "the length of an epoch is not known", "give steps instead")
+        return epochs * steps_per_epoch
+
+    def recorded_every(self, total_steps: int) -> int:
+        """How many steps lie between recorded training losses."""
+        return self.log_every or -(-total_steps // _RECORDED_STEPS)
+
+    def with_changes(self, **changes: Any) -> StudyPlan:
+        """The plan with some fields changed, validated again; nested fields are merged."""
+        return validated(StudyPlan, **_merged(self.to_dict(), changes))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON."""
+        return self.model_dump(mode="json")
+
+    @property
+    def hash(self) -> str:
+        """The same for equal plans: 16 hexadecimal digits."""
+        return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()[:16]
+
+
+DEFAULT_EPOCHS = 5
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "quick": {
+        "budget": 10.0,
+        "baseline": False,
+        "range_test": {"repeats": 2, "share": 0.25},
+        "coarse": {"replicates": 1},
+        "fine": {"trials": 0},
+        "decay": {"families": ["constant", "linear"], "extended": 1},
+        "confirm": {"candidates": 2, "seeds": 1, "max_seeds": 3},
+    },
+    "default": {},
+    "thorough": {
+        "budget": 60.0,
+        "coarse": {"points": 5, "replicates": 4, "extensions": 4},
+        "fine": {"trials": 6},
+        "decay": {
+            "families": [
+                *("constant", "linear", "cosine", "wsd", "step", "one_cycle"),
+                *("exponential", "polynomial"),
+            ],
+            "extended": 3,
+            "trials": 24,
+        },
+        "confirm": {"candidates": 3, "seeds": 3, "max_seeds": 6},
+    },
+}
+
+
+def load_plan(source: str | Path | Mapping[str, Any] | StudyPlan = "default") -> StudyPlan:
+    """A plan from a preset's name, a TOML file, or a mapping; both may name the `preset` they start from.
+
+    Raises InputError that names the field, its value and the mend.
+    """
+    if isinstance(source, StudyPlan):
+        return source
+    if isinstance(source, Mapping):
+        return _from_table(source)
+    if isinstance(source, str) and not source.endswith(".toml"):
+        return _from_table({"preset": source})
+    try:
+        return _from_table(tomllib.loads(Path(source).read_text(encoding="utf-8")))
+    except OSError as error:
+        problem = f"cannot be read ({error.strerror})"
+        raise InputError("plan", str(source), problem, "check the path") from error
+    except ValueError as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError("plan", str(source), f"is no TOML ({error})", "mend the file") from error
+
+
+def _from_table(table: Mapping[str, Any]) -> StudyPlan:
+    preset = table.get("preset", "default")
+    if preset not in PRESETS:
+        known = ", ".join(PRESETS)
+        raise InputError("plan", preset, "is no preset", f"choose from {known}, or give a .toml file")
+    return validated(StudyPlan, **_merged(PRESETS[preset], table))
+
+
+def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in changes.items():
+        below = merged.get(key)
+        both = isinstance(below, Mapping) and isinstance(value, Mapping)
+        is_schedule = key == "base_schedule"  # another family has other parameters
+        merged[key] = _merged(below, value) if both and not is_schedule else value
+    return merged

@@ -1,0 +1,143 @@
+"""What a study found: its stages, its finalists and its answer; frozen, and plain JSON both ways.
+
+Objectives stand here in the metric's own sign, as the user reads them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from lrsearch.core.response import Interval, Observation, Tolerance
+from lrsearch.core.results import TrialResult
+from lrsearch.core.study_plan import StageName, StudyPlan
+
+WarningName = Literal[
+    "no_bracket",
+    "edge",
+    "needs_warmup",
+    "objectives_disagree",
+    "overfitting",
+    "lr_and_weight_decay_tuned_together",
+    "undecided",
+    "trials_failed",
+    "budget_spent",
+    "own_loop",
+]
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """One stage: its trials in order, its cost in run-equivalents, and what it found (plain JSON)."""
+
+    stage: StageName
+    trials: tuple[TrialResult, ...]
+    cost: float
+    found: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Finalist:
+    """A configuration in the confirm stage, with its objective by seed; `name` is unique."""
+
+    name: str
+    lr: float
+    schedule: Mapping[str, Any]
+    objectives: Mapping[int, float]
+    diverged: bool = False
+
+    @property
+    def mean(self) -> float | None:
+        """Mean objective over its seeds; None without any."""
+        return sum(self.objectives.values()) / len(self.objectives) if self.objectives else None
+
+
+@dataclass(frozen=True)
+class Gain:
+    """By how much the winner is better, in the objective's unit (positive is better), with its interval.
+
+    `low` and `high` are None where a single pair of seeds bounds nothing.
+    """
+
+    mean: float
+    low: float | None
+    high: float | None
+    level: float
+    correlation: float | None = None
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The learning rate and the schedule, and how sure they are.
+
+    `interval` is the confidence set of the optimal lr under the chosen schedule, `tolerance` the lrs that
+    stay within the margin, `noise` the standard deviation between seeds, in the objective's unit; `margin` is
+    that margin. `gain_over_constant` is None where constant won. `undecided` names finalists that cannot be
+    told from the winner. `warnings` map a name to a sentence that says what was seen and what to do.
+    """
+
+    lr: float
+    schedule: Mapping[str, Any]
+    objective: float
+    metric: str
+    reason: str
+    interval: Interval
+    tolerance: Tolerance
+    noise: float
+    margin: float
+    finalists: tuple[Finalist, ...]
+    undecided: tuple[str, ...] = ()
+    gain_over_constant: Gain | None = None
+    gain_over_baseline: float | None = None
+    warnings: Mapping[WarningName, str] = field(default_factory=dict)
+    test: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+
+    @property
+    def winner(self) -> Finalist:
+        """The finalist that was chosen."""
+        return next(f for f in self.finalists if f.lr == self.lr and f.schedule == self.schedule)
+
+    @property
+    def constant(self) -> Finalist | None:
+        """The finalist without decay; None where there was none."""
+        return next((f for f in self.finalists if f.schedule["name"] == "constant"), None)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON."""
+        return {
+            **asdict(self),
+            "finalists": [
+                {**asdict(f), "objectives": {str(seed): value for seed, value in f.objectives.items()}}
+                for f in self.finalists
+            ],
+            "undecided": list(self.undecided),
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Answer:
+        """The answer that `to_dict` wrote."""
+        gain = values["gain_over_constant"]
+        parts = {
+            "interval": Interval(**values["interval"]),
+            "tolerance": Tolerance(**values["tolerance"]),
+            "finalists": tuple(
+                Finalist(**{**f, "objectives": {int(seed): v for seed, v in f["objectives"].items()}})
+                for f in values["finalists"]
+            ),
+            "undecided": tuple(values["undecided"]),
+            "gain_over_constant": gain and Gain(**gain),
+        }
+        return cls(**{**values, **parts})
+
+
+def observe(plan: StudyPlan, results: Iterable[TrialResult], metric: str | None = None) -> list[Observation]:
+    """What trials say of the objective (or of another metric, lower is better) at their lrs."""
+    objective = plan.objective if metric is None else plan.objective.model_copy(update={"metric": metric})
+    seen = []
+    for result in results:
+        diverged = result.status == "diverged"
+        loss = None if diverged else objective.as_loss(result)
+        if result.status != "failed" and (diverged or loss is not None):
+            seen.append(Observation(result.spec.lr, loss, result.spec.seed, diverged))
+    return seen

@@ -1,0 +1,262 @@
+"""What a study plans, does and finds: lines and tables for the terminal, and the same for a notebook."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from lrsearch.core.schedule_names import schedule_name
+from lrsearch.core.study_plan import StudyPlan
+from lrsearch.core.study_result import Answer, StageResult
+from lrsearch.report.tables import format_lr
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+_PLAN_COLUMNS = ("stage", "what it does", "run-equivalents")
+_STUDY_COLUMNS = ("stage", "trials", "diverged", "run-equivalents", "found")
+_SHOWN_SCHEDULES = 3
+
+
+def plan_rows(plan: StudyPlan) -> list[tuple[str, str, str]]:
+    """What each stage of a plan does, and the least and the most that it costs, in run-equivalents."""
+    does = {
+        "range-test": _range_test(plan),
+        "coarse": _coarse(plan),
+        "fine": _fine(plan),
+        "decay": _decay(plan),
+        "confirm": _confirm(plan),
+    }
+    return [(cost.stage, does[cost.stage], _between(cost.least, cost.most)) for cost in plan.costs()]
+
+
+def plan_cost(plan: StudyPlan, total_steps: int, steps_per_epoch: int | None) -> str:
+    """The most that a plan costs, in run-equivalents and in updates, in a line."""
+    epochs = f", {total_steps / steps_per_epoch:.3g} epochs" if steps_per_epoch else ""
+    return (
+        f"at most {plan.budget:.3g} run-equivalents, that is {round(plan.budget * total_steps):,} updates "
+        f"(a full training: {total_steps:,} updates{epochs})"
+    )
+
+
+def plan_table(plan: StudyPlan, total_steps: int, steps_per_epoch: int | None) -> Table:
+    """What a study is going to do, and what it costs."""
+    from rich.text import Text
+
+    objective = plan.objective
+    title = f"plan {plan.preset}: {objective.towards} the {objective.use} {objective.metric}"
+    table = _table(title, _PLAN_COLUMNS)
+    for row in plan_rows(plan):
+        table.add_row(*map(Text, row))
+    table.caption = Text(plan_cost(plan, total_steps, steps_per_epoch))
+    return table
+
+
+def plan_dict(plan: StudyPlan, total_steps: int, steps_per_epoch: int | None) -> dict[str, Any]:
+    """The plan and what it costs, as plain JSON."""
+    return {
+        "plan": plan.to_dict(),
+        "plan_hash": plan.hash,
+        "steps": total_steps,
+        "steps_per_epoch": steps_per_epoch,
+        "stages": [asdict(cost) for cost in plan.costs()],
+        "cost_run_equivalents": plan.budget,
+        "cost_steps": round(plan.budget * total_steps),
+    }
+
+
+def answer_rows(answer: Answer, cost: float) -> list[tuple[str, str]]:
+    """The answer: lr, schedule and cost, each with what is to be said of it."""
+    interval = answer.interval
+    within = _span(interval.low, interval.high, interval.low_open, interval.high_open)
+    return [
+        ("lr", f"{format_lr(answer.lr)}, {interval.level:.0%} interval {within}"),
+        ("schedule", f"{schedule_name(answer.schedule)}: {_worth(answer)}"),
+        ("cost", f"{cost:.3g} run-equivalents"),
+    ]
+
+
+def answer_lines(answer: Answer, cost: float) -> list[str]:
+    """The answer in three lines: lr with its interval, schedule with its gain, cost."""
+    return [f"{name:<9} {text}" for name, text in answer_rows(answer, cost)]
+
+
+def remark_lines(answer: Answer) -> list[str]:
+    """How forgiving the lr is, the noise between seeds, and what was compared or tested besides."""
+    tolerance = answer.tolerance
+    within = _span(tolerance.low, tolerance.high, tolerance.low_open, tolerance.high_open)
+    lines = [
+        f"tolerance: {within} costs less than {answer.margin:.3g}",
+        f"noise: {answer.noise:.3g} between seeds",
+    ]
+    if answer.gain_over_baseline is not None:
+        lines.append(f"baseline: {_better(answer.gain_over_baseline)} than Adam at 1e-3 on the same seed")
+    lines += [
+        f"test, {label}: {', '.join(f'{metric} {value:.4g}' for metric, value in values.items())}"
+        for label, values in answer.test.items()
+    ]
+    return lines
+
+
+def warning_lines(answer: Answer) -> list[str]:
+    """What to beware of, one line a warning."""
+    return [f"{name}: {text}" for name, text in answer.warnings.items()]
+
+
+def study_rows(stages: Sequence[StageResult]) -> list[tuple[str, ...]]:
+    """A row a stage: its name, trials, diverged trials, run-equivalents, what it found; then all together."""
+    rows = [(s.stage, *_counts([s]), f"{s.cost:.3g}", stage_found(s)) for s in stages]
+    return [*rows, ("all", *_counts(stages), f"{sum(s.cost for s in stages):.3g}", "")]
+
+
+def study_table(answer: Answer, stages: Sequence[StageResult]) -> Table:
+    """What every stage cost and found, and which candidates the last one compared."""
+    from rich.text import Text
+
+    table = _table(f"{answer.metric} {answer.objective:.4g}: {answer.reason}", _STUDY_COLUMNS)
+    for column in table.columns[1:4]:
+        column.justify = "right"
+    *rows, total = study_rows(stages)
+    for row in rows:
+        table.add_row(*map(Text, row))
+    table.add_section()
+    table.add_row(*map(Text, total))
+    return table
+
+
+def study_html(answer: Answer, stages: Sequence[StageResult], name: str) -> str:
+    """The answer, the stages, remarks and warnings, for a notebook."""
+    cost = sum(stage.cost for stage in stages)
+    found = "".join(f"<tr><th>{html.escape(k)}</th>{_cell(v)}</tr>" for k, v in answer_rows(answer, cost))
+    head = "".join(f"<th>{html.escape(column)}</th>" for column in _STUDY_COLUMNS)
+    rows = "".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in study_rows(stages))
+    lines = [*remark_lines(answer), *warning_lines(answer)]
+    said = "".join(f"<li>{html.escape(line)}</li>" for line in lines)
+    return (
+        f"<table><caption>study {html.escape(name)}</caption><tbody>{found}</tbody></table>"
+        f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table><ul>{said}</ul>"
+    )
+
+
+def stage_found(stage: StageResult) -> str:
+    """What a stage found, in words."""
+    found = stage.found
+    match stage.stage:
+        case "range-test":
+            return _bracket(found["bracket"], found["verdict"])
+        case "coarse":
+            noise = "" if found["noise"] is None else f", noise {found['noise']:.3g}"
+            return f"best lr {format_lr(found['lr'])}{noise}{', needs warmup' * found['needs_warmup']}"
+        case "fine":
+            ends = {"low": ", the lowest tried", "high": ", the highest tried"}
+            return f"best lr {format_lr(found['lr'])}{ends.get(found['on_edge'], '')}"
+        case "decay":
+            return _order(found["order"])
+        case "confirm":
+            return str(found["winner"])
+
+
+def _range_test(plan: StudyPlan) -> str:
+    stage = plan.range_test
+    lrs = f"{format_lr(stage.min_lr)} to {format_lr(stage.max_lr)}"
+    return f"{_count(stage.repeats, 'sweep')} from lr {lrs}, each up to {stage.share:.0%} of a training"
+
+
+def _coarse(plan: StudyPlan) -> str:
+    stage = plan.coarse
+    more = f", {stage.extensions} more where the best is at an end" if stage.extensions else ""
+    seeds = _count(stage.replicates, "further seed")
+    return f"{stage.points} lrs a factor of {stage.factor:g} apart{more}; {seeds} at the best{_short(plan)}"
+
+
+def _fine(plan: StudyPlan) -> str:
+    trials = plan.fine.trials
+    text = f"up to {_count(trials, 'lr')} around the best{_short(plan)}" if trials else "no further lr"
+    return text if plan.proxy == 1 else f"{text}; the best and both its neighbours in full"
+
+
+def _decay(plan: StudyPlan) -> str:
+    names = [schedule_name(family) for family in plan.decayed]
+    if not names:
+        return "no other schedule"
+    return f"{', '.join(names)}; the best {plan.decay.extended} followed to their own best lr"
+
+
+def _confirm(plan: StudyPlan) -> str:
+    stage = plan.confirm
+    seeds = f"{_between(stage.seeds, stage.max_seeds)} fresh seeds"
+    baseline = ", and Adam at 1e-3 once" if plan.baseline else ""
+    return f"the best {stage.candidates}, on {seeds}{baseline}"
+
+
+def _short(plan: StudyPlan) -> str:
+    return "" if plan.proxy == 1 else f", at {plan.proxy:.0%} of the full length"
+
+
+def _bracket(bracket: Mapping[str, Any] | None, verdict: str) -> str:
+    if bracket is None:
+        return f"no bracket ({verdict})"
+    high = "open" if bracket["high"] is None else format_lr(bracket["high"])
+    return f"bracket {format_lr(bracket['low'])} to {high} ({verdict})"
+
+
+def _order(order: Sequence[Mapping[str, Any]]) -> str:
+    if not order:
+        return "no other schedule"
+    names = [f"{entry['schedule']} at {format_lr(entry['lr'])}" for entry in order[:_SHOWN_SCHEDULES]]
+    return f"best first: {', '.join(names)}{', …' if len(order) > _SHOWN_SCHEDULES else ''}"
+
+
+def _worth(answer: Answer) -> str:
+    """By how much the schedule beats none."""
+    gain, constant = answer.gain_over_constant, answer.constant
+    if constant is answer.winner:
+        return "no decay is needed"
+    if gain is None:
+        return "without decay it diverged" if constant and constant.diverged else "not compared with no decay"
+    bounds = "a single seed"
+    if gain.low is not None and gain.high is not None:
+        bounds = f"{gain.level:.0%} interval {gain.low:.3g} to {gain.high:.3g}"
+    return f"{answer.metric} {_better(gain.mean)} than without decay ({bounds})"
+
+
+def _better(gain: float) -> str:
+    return f"{abs(gain):.3g} {'better' if gain >= 0 else 'worse'}"
+
+
+def _span(low: float, high: float, low_open: bool, high_open: bool) -> str:
+    lowest = f"{format_lr(low)}{' or lower' if low_open else ''}"
+    return f"{lowest} to {format_lr(high)}{' or higher' if high_open else ''}"
+
+
+def _between(least: float, most: float) -> str:
+    return f"{least:.3g}" if least == most else f"{least:.3g} to {most:.3g}"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'s' if number != 1 else ''}"
+
+
+def _counts(stages: Sequence[StageResult]) -> tuple[str, str]:
+    """Trials, and those that diverged; dashes where there are none."""
+    trials = [trial for stage in stages for trial in stage.trials]
+    if not trials:
+        return "–", "–"
+    return str(len(trials)), str(sum(trial.status == "diverged" for trial in trials))
+
+
+def _table(title: str, columns: Sequence[str]) -> Table:
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=Text(title), box=SIMPLE_HEAD, title_justify="left", caption_justify="left")
+    for column in columns:
+        table.add_column(column, no_wrap=column != columns[-1] and column != "what it does")
+    return table
+
+
+def _cell(text: str) -> str:
+    return f"<td style='text-align:left'>{html.escape(text)}</td>"

@@ -1,0 +1,228 @@
+"""From what the stages found to the answer: how sure it is, what it gains, and what to beware of."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lrsearch.core.response import Response
+from lrsearch.core.results import TrialResult
+from lrsearch.core.schedule_names import schedule_name
+from lrsearch.core.stats import Candidate, Noise, compare, noise
+from lrsearch.core.study_plan import StudyPlan, direction_of
+from lrsearch.core.study_result import Answer, Finalist, Gain, StageResult, WarningName
+from lrsearch.search.stage import observe
+from lrsearch.search.stages import Base, Confirmed
+
+_FAR = 2.0
+"""Best lrs of two metrics further apart than this disagree."""
+_BEYOND_NOISE = 2.0
+"""Standard deviations between seeds that are no noise any more."""
+
+
+@dataclass(frozen=True)
+class Findings:
+    """All that a study found. `facts` say what was trained (`Training.facts`), empty for an own loop."""
+
+    plan: StudyPlan
+    stages: Sequence[StageResult]
+    bracketed: bool
+    base: Base
+    confirmed: Confirmed
+    facts: Mapping[str, Any]
+    total_steps: int
+
+    @property
+    def trials(self) -> list[TrialResult]:
+        """Every trial of the study, in order."""
+        return [trial for stage in self.stages for trial in stage.trials]
+
+
+def conclude(found: Findings) -> Answer:
+    """The answer of a study."""
+    plan, confirmed = found.plan, found.confirmed
+    objective = plan.objective
+    winner = confirmed.decision.winner
+    schedule = confirmed.schedules[winner.name]
+    finalists = tuple(_finalist(plan, c, confirmed.schedules[c.name]) for c in confirmed.candidates)
+    spread = _noise(confirmed.candidates) or found.base.noise or Noise(0.0)
+    response = _response(found, schedule)
+    fit = response.fit(response.noise or found.base.noise)
+    return Answer(
+        lr=winner.lr,
+        schedule=schedule,
+        objective=objective.from_loss(winner.mean),
+        metric=objective.metric,
+        reason=confirmed.decision.reason,
+        interval=fit.interval(plan.level),
+        tolerance=fit.tolerance(confirmed.margin),
+        noise=spread.sd,
+        margin=confirmed.margin,
+        finalists=finalists,
+        undecided=confirmed.decision.undecided,
+        gain_over_constant=_gain_over_constant(found, winner),
+        gain_over_baseline=_gain_over_baseline(found, winner),
+        warnings=_warnings(found, winner, response, spread),
+    )
+
+
+def _finalist(plan: StudyPlan, candidate: Candidate, schedule: Mapping[str, Any]) -> Finalist:
+    objectives = {seed: plan.objective.from_loss(loss) for seed, loss in candidate.objectives.items()}
+    return Finalist(candidate.name, candidate.lr, schedule, objectives, candidate.diverged)
+
+
+def _noise(candidates: Sequence[Candidate]) -> Noise | None:
+    return noise([list(c.objectives.values()) for c in candidates if not c.diverged])
+
+
+def _response(found: Findings, schedule: Mapping[str, Any]) -> Response:
+    """All that was tried under the winner's schedule at the full length, or at the proxy's if that is all."""
+    under = [t for t in found.trials if t.spec.schedule == schedule and t.spec.optimizer is None]
+    full = [t for t in under if t.spec.steps == found.total_steps]
+    return Response(observe(found.plan, full or under))
+
+
+def _gain_over_constant(found: Findings, winner: Candidate) -> Gain | None:
+    constant = next((c for c in found.confirmed.candidates if c.schedule == "constant"), None)
+    if constant is None or constant is winner or constant.diverged:
+        return None
+    paired, level = found.plan.confirm.paired, found.plan.level
+    if paired:
+        seeds = sorted(constant.objectives.keys() & winner.objectives.keys())
+        pairs = [constant.objectives[s] for s in seeds], [winner.objectives[s] for s in seeds]
+    else:
+        pairs = list(constant.objectives.values()), list(winner.objectives.values())
+    if not pairs[0] or not pairs[1]:
+        return None
+    seen = compare(*pairs, paired=paired, level=level)
+    low, high = (bound if math.isfinite(bound) else None for bound in (seen.low, seen.high))
+    return Gain(seen.difference, low, high, level, seen.correlation)
+
+
+def _gain_over_baseline(found: Findings, winner: Candidate) -> float | None:
+    baseline = found.confirmed.baseline
+    if baseline is None or baseline.status != "complete":
+        return None
+    loss = found.plan.objective.as_loss(baseline)
+    own = winner.objectives.get(baseline.spec.seed)
+    return None if loss is None or own is None else loss - own
+
+
+def _warnings(
+    found: Findings, winner: Candidate, response: Response, spread: Noise
+) -> dict[WarningName, str]:
+    said: dict[WarningName, str | None] = {
+        "no_bracket": None
+        if found.bracketed
+        else "the range test found no sound bracket, so that the grid was 1e-6 … 1: look at its plot",
+        "edge": _on_edge(found, winner, response),
+        "needs_warmup": (
+            "an lr below the edge diverged at the start and did not with 5% of warmup: warm up"
+            if found.base.needs_warmup
+            else None
+        ),
+        "objectives_disagree": _disagreement(found),
+        "overfitting": _overfitting(found, winner, spread),
+        "lr_and_weight_decay_tuned_together": _weight_decay(found),
+        "undecided": _undecided(found),
+        "trials_failed": _failures(found),
+        "own_loop": _left_out(found),
+    }
+    return {name: text for name, text in said.items() if text is not None}
+
+
+def _on_edge(found: Findings, winner: Candidate, response: Response) -> str | None:
+    side = response.needs_extension()
+    if side is None and winner.schedule == schedule_name(found.base.schedule):
+        side = found.base.on_edge  # type: ignore[assignment]
+    if side is None:
+        return None
+    word = "lowest" if side == "low" else "highest"
+    return f"the best lr is the {word} that was tried under {winner.schedule}: raise the budget to go on"
+
+
+def _disagreement(found: Findings) -> str | None:
+    """Other validation metrics that prefer lrs far from the objective's, beyond the noise of their seeds."""
+    plan, base = found.plan, found.base
+    objective = Response(observe(plan, base.trials)).fit(base.noise).lr
+    names = sorted({name for t in base.trials for name in t.metrics if name.startswith("val/")})
+    far = []
+    for name in names:
+        if name == plan.objective.metric:
+            continue
+        other = plan.model_copy(
+            update={
+                "objective": plan.objective.model_copy(
+                    update={"metric": name, "direction": direction_of(name)}
+                )
+            }
+        )
+        response = Response(observe(other, base.trials))
+        if not response.groups or response.noise is None:
+            continue
+        fit = response.fit()
+        ratio = max(fit.lr / objective, objective / fit.lr)
+        loses = float(fit.objective(objective) - fit.objective(fit.lr))
+        if ratio > _FAR and loses > _BEYOND_NOISE * response.noise.sd:
+            far.append(f"{name} prefers {fit.lr:.3g}")
+    if not far:
+        return None
+    return f"{plan.objective.metric} prefers lr {objective:.3g}, {' and '.join(far)}: choose what matters"
+
+
+def _overfitting(found: Findings, winner: Candidate, spread: Noise) -> str | None:
+    plan = found.plan
+    best = plan.objective.model_copy(update={"use": "best"})
+    final = plan.objective.model_copy(update={"use": "final"})
+    trials = [
+        t
+        for t in found.stages[-1].trials
+        if t.status == "complete" and t.spec.lr == winner.lr and t.spec.optimizer is None
+    ]
+    gaps = [
+        (final.as_loss(t) or 0.0) - (best.as_loss(t) or 0.0)
+        for t in trials
+        if schedule_name(t.spec.schedule) == winner.schedule
+    ]
+    gap = sum(gaps) / len(gaps) if gaps else 0.0
+    if gap <= max(_BEYOND_NOISE * spread.sd, found.confirmed.margin):
+        return None
+    return f"the final {plan.objective.metric} is {gap:.3g} worse than the best epoch's: train for less"
+
+
+def _weight_decay(found: Findings) -> str | None:
+    """Decoupled weight decay shrinks the weights by exp(-lr * wd * steps): past 1 it is a second setting."""
+    decay = found.facts.get("weight_decay", 0.0)
+    if not found.facts.get("decoupled_weight_decay") or not decay:
+        return None
+    lrs = [t.spec.lr for t in found.base.trials]
+    low, high = (lr * decay * found.total_steps for lr in (min(lrs), max(lrs)))
+    if not low < 1 < high:
+        return None
+    return (
+        f"lr * weight decay * steps goes from {low:.2g} to {high:.2g} over the grid: the lr was chosen for "
+        f"this weight decay ({decay:g}) and this length"
+    )
+
+
+def _undecided(found: Findings) -> str | None:
+    names = found.confirmed.decision.undecided
+    if not names:
+        return None
+    seeds = max(len(c.objectives) for c in found.confirmed.candidates)
+    return f"{' and '.join(names)} cannot be told from the winner with {seeds} seeds"
+
+
+def _failures(found: Findings) -> str | None:
+    failed = [t for t in found.trials if t.status == "failed"]
+    if not failed:
+        return None
+    causes = ", ".join(sorted({t.cause or "unknown" for t in failed}))
+    return f"{len(failed)} of {len(found.trials)} trials raised ({causes}); their runs hold the traceback"
+
+
+def _left_out(found: Findings) -> str | None:
+    said = sorted({text for t in found.trials for text in t.warnings})
+    return f"the training function: {'; '.join(said)}" if said else None

@@ -1,0 +1,368 @@
+"""The stages that train: each a function from what the one before found to what the next one needs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from lrsearch.core.response import Observation, Response
+from lrsearch.core.results import TrialResult
+from lrsearch.core.schedule_names import schedule_name, schedule_names
+from lrsearch.core.stats import Candidate, Decision, Noise, decide
+from lrsearch.core.suggest import Bracket
+from lrsearch.errors import StudyError
+from lrsearch.search.stage import Stage, observe, readable
+
+_BLIND_GRID = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+"""The lrs that are tried where the range test found no bracket."""
+_EARLY = 0.15
+"""A divergence in this share of a training may be the start's fault: the first tenth and a window."""
+_FRESH_SEEDS = 1000
+"""Seeds of the confirm stage begin so far above the study's: no stage before has used them."""
+_NEAR = math.log(1.05)
+"""An lr that lies within 5% of one tried tells nothing new."""
+_OCTAVE = 2.0
+
+
+@dataclass(frozen=True)
+class Base:
+    """The best lr under the base schedule; `trials` are those that say so, `noise` that between seeds.
+
+    `on_edge` names the side where the best is still the last lr tried.
+    """
+
+    lr: float
+    schedule: Mapping[str, Any]
+    trials: tuple[TrialResult, ...]
+    noise: Noise | None
+    on_edge: str | None = None
+    needs_warmup: bool = False
+
+
+@dataclass(frozen=True)
+class Followed:
+    """A schedule with the lrs at which it was tried, its best lr, and the loss expected there."""
+
+    schedule: Mapping[str, Any]
+    lr: float
+    loss: float
+    trials: tuple[TrialResult, ...]
+
+    @property
+    def name(self) -> str:
+        """Such as ``linear``, or ``warmup+linear``."""
+        return schedule_name(self.schedule)
+
+
+@dataclass(frozen=True)
+class Confirmed:
+    """The decision between the finalists, in losses; `schedules` by the finalist's name."""
+
+    decision: Decision
+    candidates: tuple[Candidate, ...]
+    schedules: Mapping[str, Mapping[str, Any]]
+    margin: float
+    baseline: TrialResult | None
+
+
+def coarse(stage: Stage, bracket: Bracket | None) -> Base:
+    """A log grid below the edge, extended while its best lies at an end; then more seeds for the best.
+
+    Raises StudyError where every lr diverged, or where the lr makes no difference at all.
+    """
+    plan, share = stage.plan, stage.plan.proxy
+    base, seed = plan.base_schedule, plan.seed
+    lrs = _grid(stage, bracket)
+    trials = stage.run(lrs, base, [seed], share=share)
+    for _ in range(plan.coarse.extensions):
+        response = _response(stage, trials)
+        side = response.needs_extension()
+        if side is None or not stage.affords(share * (1 + plan.coarse.replicates)):
+            break
+        beyond = response.tried[0] / _ratio(lrs) if side == "low" else response.tried[-1] * _ratio(lrs)
+        trials += stage.run([readable(beyond)], base, [seed], share=share)
+    response = _response(stage, trials)
+    if not response.groups:
+        low, high = response.tried[0], response.tried[-1]
+        raise StudyError(
+            f"every lr from {low:.3g} to {high:.3g} diverged: look at the loss, the data and the initial "
+            "weights, or lower range_test.min_lr"
+        )
+    if len(response.lrs) > 1 and response.has_equal_means:
+        raise StudyError(
+            f"every lr from {response.tried[0]:.3g} to {response.tried[-1]:.3g} gave the same "
+            f"{plan.objective.metric}, {plan.objective.from_loss(float(response.means[0])):.6g}: "
+            "does the optimizer train the model that is evaluated?"
+        )
+    on_edge = response.needs_extension()
+    for k in range(plan.coarse.replicates):
+        if response.groups and stage.affords(share):
+            trials += stage.run([response.best_lr], base, [seed + 1 + k], share=share)
+            response = _response(stage, trials)
+    if not response.groups:
+        raise StudyError(
+            f"the best lr, {trials[-1].spec.lr:.3g}, diverged on another seed, and so did all others"
+        )
+    return Base(
+        lr=readable(response.fit().lr),
+        schedule=base,
+        trials=tuple(trials),
+        noise=response.noise,
+        on_edge=on_edge,
+        needs_warmup=_survives_with_warmup(stage, trials, bracket),
+    )
+
+
+def fine(stage: Stage, base: Base) -> Base:
+    """The vertex of the response, then a sampler's proposals, until the expected gain is below the noise.
+
+    Where the trials so far were short ones, the lr must also beat both neighbours an octave away at the full
+    length, and moves on to a neighbour that is better.
+    """
+    plan, share = stage.plan, stage.plan.proxy
+    trials = list(base.trials)
+    response = _response(stage, trials)
+    done = 0
+    proposals = [lr for lr in map(readable, response.vertex().lrs) if _is_new(lr, response)]
+    while done < plan.fine.trials and stage.affords(share):
+        if not proposals:
+            if not _worth_more(response):
+                break
+            low, high = _neighbourhood(response)
+            lr = readable(stage.lab.propose(observe(plan, trials), low, high))
+            if not _is_new(lr, response):
+                break
+            proposals = [lr]
+        trials += stage.run([proposals.pop(0)], base.schedule, [plan.seed], share=share)
+        response = _response(stage, trials)
+        done += 1
+    found = replace(
+        base, lr=readable(response.fit().lr), trials=tuple(trials), on_edge=response.needs_extension()
+    )
+    return found if share == 1.0 else _at_full_length(stage, found)
+
+
+def decay(stage: Stage, base: Base) -> list[Followed]:
+    """Every family at an lr above the base lr; the best ones are followed by octaves until interior.
+
+    Returns the schedules by the loss expected of them, best first; the base schedule is not among them.
+    """
+    plan = stage.plan
+    constant_base = base.schedule["name"] == "constant"
+    start = readable(base.lr * plan.decay.peak_factor) if constant_base else base.lr
+    families: list[Mapping[str, Any]] = list(plan.decayed)
+    if base.needs_warmup:
+        families = [_warmed(schedule) for schedule in (base.schedule, *families)]
+    trials: list[list[TrialResult]] = []
+    for family in families:
+        if not _may_go_on(stage):
+            break
+        at = readable(base.lr / plan.decay.peak_factor) if family["name"] == "constant" else start
+        trials.append(stage.run([at], family, [plan.seed]))
+    order = sorted(range(len(trials)), key=lambda k: _best_loss(stage, trials[k]))
+    for rank, k in enumerate(order[: plan.decay.extended]):
+        if rank > 0:  # it starts where the best ended
+            at = _best_lr(stage, trials[order[0]])
+            if at is not None and _may_go_on(stage) and all(t.spec.lr != at for t in trials[k]):
+                trials[k] += stage.run([at], families[k], [plan.seed])
+        _follow(stage, families[k], trials[k])
+    followed = []
+    for family, group in zip(families, trials, strict=False):
+        response = Response(seen) if (seen := observe(plan, group)) else None
+        if response is not None and response.groups:
+            fit = response.fit(base.noise)
+            lr = readable(fit.lr)
+            followed.append(
+                Followed(family, lr, float(min(fit.objective(lr), response.means.min())), tuple(group))
+            )
+    return sorted(followed, key=lambda f: f.loss)
+
+
+def confirm(stage: Stage, base: Base, followed: Sequence[Followed]) -> Confirmed:
+    """The base schedule and the best others on fresh seeds, the same for all, until it is decided.
+
+    Raises StudyError where every finalist diverges on them.
+    """
+    plan, rules = stage.plan, stage.plan.confirm
+    seeds = [plan.seed + _FRESH_SEEDS + k for k in range(rules.max_seeds)]
+    baseline = None
+    if plan.baseline:
+        (baseline,) = stage.run([1e-3], {"name": "constant"}, seeds[:1], optimizer="adam")
+    room = max(2, int(stage.left // rules.seeds))
+    entrants: list[tuple[Mapping[str, Any], float]] = [(base.schedule, base.lr)]
+    entrants += [(f.schedule, f.lr) for f in followed[: min(rules.candidates, room) - 1]]
+    finalists = {f"{schedule_name(schedule)} at {lr:.3g}": (schedule, lr) for schedule, lr in entrants}
+    trials: dict[str, list[TrialResult]] = {name: [] for name in finalists}
+
+    def train(names: Sequence[str], seed: int) -> None:
+        for name in names:
+            schedule, lr = finalists[name]
+            if all(trial.status == "complete" for trial in trials[name]):
+                trials[name] += stage.run([lr], schedule, [seed])
+
+    for seed in seeds[: rules.seeds]:
+        train(list(finalists), seed)
+    confirmed = _judge(stage, finalists, trials, baseline)
+    for seed in seeds[rules.seeds :]:
+        decision = confirmed.decision
+        active = [decision.winner.name, *decision.undecided]
+        if decision.settled or not stage.affords(len(active)):
+            break
+        train(active, seed)
+        confirmed = _judge(stage, finalists, trials, baseline)
+    return confirmed
+
+
+def _judge(
+    stage: Stage,
+    finalists: Mapping[str, tuple[Mapping[str, Any], float]],
+    trials: Mapping[str, Sequence[TrialResult]],
+    baseline: TrialResult | None,
+) -> Confirmed:
+    plan = stage.plan
+    candidates = [_candidate(stage, name, *finalists[name], trials[name]) for name in finalists]
+    alive = [candidate for candidate in candidates if not candidate.diverged]
+    if not alive:
+        raise StudyError(
+            f"every finalist ({', '.join(finalists)}) diverged on a fresh seed: the edge moves with it; "
+            "lower range_test.max_lr, or put a warmup into base_schedule"
+        )
+    margin = _margin(stage, trials)
+    decision = decide(
+        alive,
+        margin,
+        simplicity=schedule_names(),
+        paired=plan.confirm.paired,
+        level=plan.level,
+    )
+    schedules = {name: schedule for name, (schedule, _) in finalists.items()}
+    return Confirmed(decision, tuple(candidates), schedules, margin, baseline)
+
+
+def _grid(stage: Stage, bracket: Bracket | None) -> list[float]:
+    plan = stage.plan
+    if bracket is None:
+        return list(_BLIND_GRID)
+    edge = bracket.high or _OCTAVE * plan.range_test.max_lr
+    top, factor = edge / _OCTAVE, plan.coarse.factor
+    return sorted(readable(top / factor**k) for k in range(plan.coarse.points))
+
+
+def _ratio(lrs: Sequence[float]) -> float:
+    return lrs[1] / lrs[0]
+
+
+def _response(stage: Stage, trials: Sequence[TrialResult]) -> Response:
+    return Response(observe(stage.plan, trials))
+
+
+def _is_new(lr: float, response: Response) -> bool:
+    return all(abs(math.log(lr / tried)) > _NEAR for tried in response.tried)
+
+
+def _worth_more(response: Response) -> bool:
+    noise = response.noise
+    return noise is not None and response.fit().expected_gain > noise.sd
+
+
+def _neighbourhood(response: Response) -> tuple[float, float]:
+    """From the lr below the best to the one above it."""
+    at = response.tried.index(response.best_lr)
+    return response.tried[max(at - 1, 0)], response.tried[min(at + 1, len(response.tried) - 1)]
+
+
+def _survives_with_warmup(stage: Stage, trials: Sequence[TrialResult], bracket: Bracket | None) -> bool:
+    """Whether a training that diverged at its very start, below the edge, does not once it is warmed up."""
+    if bracket is None or bracket.high is None:
+        return False
+    early = [
+        trial
+        for trial in trials
+        if trial.status == "diverged"
+        and trial.spec.lr < bracket.high
+        and trial.steps_done <= _EARLY * trial.spec.steps
+    ]
+    if not early or not stage.affords(stage.plan.proxy):
+        return False
+    lr = min(trial.spec.lr for trial in early)
+    (warmed,) = stage.run([lr], _warmed(stage.plan.base_schedule), [stage.plan.seed], share=stage.plan.proxy)
+    return warmed.status == "complete"
+
+
+def _warmed(schedule: Mapping[str, Any]) -> dict[str, Any]:
+    return {"name": "warmup", "inner": dict(schedule), "fraction": 0.05}
+
+
+def _at_full_length(stage: Stage, base: Base) -> Base:
+    """Walk by octaves at the full length until the lr beats both neighbours, or no more is affordable."""
+    plan = stage.plan
+    lrs = [base.lr / _OCTAVE, base.lr, base.lr * _OCTAVE]
+    trials = stage.run(map(readable, lrs), base.schedule, [plan.seed])
+    while stage.affords(1) and (side := _response(stage, trials).needs_extension()):
+        tried = _response(stage, trials).tried
+        lr = tried[0] / _OCTAVE if side == "low" else tried[-1] * _OCTAVE
+        trials += stage.run([readable(lr)], base.schedule, [plan.seed])
+    response = _response(stage, trials)
+    if not response.groups:
+        raise StudyError(f"at the full length every lr around {base.lr:.3g} diverged")
+    lr, on_edge = readable(response.fit(base.noise).lr), response.needs_extension()
+    return replace(base, lr=lr, trials=tuple(trials), on_edge=on_edge)
+
+
+def _may_go_on(stage: Stage) -> bool:
+    return len(stage.trials) < stage.plan.decay.trials and stage.affords(1)
+
+
+def _follow(stage: Stage, family: Mapping[str, Any], trials: list[TrialResult]) -> None:
+    """Octave by octave, up first, until the family's best lr is interior."""
+    while _may_go_on(stage):
+        seen = observe(stage.plan, trials)
+        if not seen:
+            return
+        response = Response(seen)
+        side = response.needs_extension()
+        if side is None:
+            return
+        if len(response.tried) == 1 and response.groups:
+            side = "high"
+        lr = response.tried[0] / _OCTAVE if side == "low" else response.tried[-1] * _OCTAVE
+        trials += stage.run([readable(lr)], family, [stage.plan.seed])
+
+
+def _losses(stage: Stage, trials: Sequence[TrialResult]) -> list[Observation]:
+    return [o for o in observe(stage.plan, trials) if not o.diverged]
+
+
+def _best_loss(stage: Stage, trials: Sequence[TrialResult]) -> float:
+    return min((o.objective for o in _losses(stage, trials) if o.objective is not None), default=math.inf)
+
+
+def _best_lr(stage: Stage, trials: Sequence[TrialResult]) -> float | None:
+    seen = _losses(stage, trials)
+    return Response(seen).best_lr if seen else None
+
+
+def _candidate(
+    stage: Stage, name: str, schedule: Mapping[str, Any], lr: float, trials: Sequence[TrialResult]
+) -> Candidate:
+    seen = observe(stage.plan, trials)
+    return Candidate(
+        name=name,
+        schedule=schedule_name(schedule),
+        lr=lr,
+        objectives={o.seed: o.objective for o in seen if o.objective is not None},
+        diverged=any(o.diverged for o in seen) or not seen,
+    )
+
+
+def _margin(stage: Stage, trials: Mapping[str, Sequence[TrialResult]]) -> float:
+    """`delta` of the way from the untrained model's loss to the best finalist's."""
+    plan = stage.plan
+    runs = [trial for group in trials.values() for trial in group]
+    initial = [loss for trial in runs if (loss := plan.objective.initial_loss(trial)) is not None]
+    final = [o.objective for o in observe(plan, runs) if o.objective is not None]
+    way = sum(initial) / len(initial) - min(final)
+    scale = max(abs(min(final)), 1e-12)
+    return plan.delta * max(way, 1e-3 * scale)

@@ -1,0 +1,325 @@
+"""The staged search: checks what it is given, folds the stages, and keeps everything on record."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock, Timeout
+
+from lrsearch.core.results import TrialSpec
+from lrsearch.core.study_plan import StudyPlan, load_plan
+from lrsearch.core.study_result import StageResult
+from lrsearch.core.suggest import Bracket, combine, suggest
+from lrsearch.errors import InputError
+from lrsearch.search.answer import Findings, conclude
+from lrsearch.search.lab import RecordingLab, StudyObserver, weights_path
+from lrsearch.search.setting import Setting, prepare
+from lrsearch.search.stage import Account, Stage
+from lrsearch.search.stages import Base, Confirmed, coarse, confirm, decay, fine
+from lrsearch.search.storage import Storage
+from lrsearch.search.study_record import StudyRecord
+from lrsearch.search.study_result import FILES, StudyResult, load_study, write_files
+from lrsearch.search.task_source import load_task
+from lrsearch.search.terms import Terms, load_terms
+from lrsearch.tracking.destination import find_destination
+from lrsearch.tracking.folder import StudyFolder, create_folder, find_folder
+from lrsearch.training.range_test import Observers, SweepObserver, sweep
+from lrsearch.training.subjects import Fresh
+from lrsearch.training.task import Task
+from lrsearch.training.trial_run import evaluate
+
+if TYPE_CHECKING:
+    import os
+
+    import torch
+
+    from lrsearch.training.subjects import TaskFunction, TrainFunction
+
+    PlanSource = str | os.PathLike[str] | Mapping[str, Any] | StudyPlan
+
+_SOUND = ("ok", "rules_disagree", "never_diverged")
+
+
+def search(
+    task: Task | TaskFunction | TrainFunction,
+    name: str,
+    *,
+    epochs: int | None = None,
+    steps: int | None = None,
+    plan: PlanSource = "default",
+    objective: str | Mapping[str, Any] | None = None,
+    seed: int | None = None,
+    device: str | torch.device | None = None,
+    resume: bool = False,
+    accept_changes: bool = False,
+    tracking_uri: str | None = None,
+    experiment: str | None = None,
+    tags: Mapping[str, str] | None = None,
+    progress: StudyObserver | bool = True,
+    source: tuple[str, Sequence[str]] | None = None,
+) -> StudyResult:
+    """Searches the learning rate and the decay schedule of a task, as a study on record.
+
+    Takes a `Task`, the function that makes it, or a training function ``train(trial)``. A range test brackets
+    the lr; a coarse grid and a fine search find it under the plan's base schedule; the decay stage tries
+    schedules around it; the finalists are confirmed on fresh seeds. `name` names the study's folder below
+    ``LRSEARCH_HOME``; its trials are in MLflow while it runs.
+
+    `epochs` or `steps` is the length of a full training (5 epochs where neither is given). `plan` is
+    ``quick``, ``default``, ``thorough``, a TOML file, or a mapping of settings; `objective` a metric that the
+    trials report, or a mapping with ``metric``, ``direction`` and ``use``. With `resume` an interrupted study
+    of this name goes on: nothing finished runs twice; where plan, task or data have changed it is refused,
+    unless `accept_changes`. `source` is the task's name and settings on the command line.
+
+    The same seed gives the same trials and the same answer, on a CPU bit for bit. Raises InputError for a
+    wrong argument before anything is trained, and StudyError where the trials leave nothing to search.
+    """
+    chosen = load_plan(plan).with_changes(**_changes(epochs, steps, seed, objective))
+    setting = prepare(task, chosen, device, source)
+    terms = setting.terms
+    folder = _folder(name, terms, resume, accept_changes)
+    if resume and folder.result.is_file() and not accept_changes:
+        return load_study(folder)
+    with ExitStack() as stack:
+        stack.enter_context(_only_one(folder))
+        terms.save(folder)
+        open_record = StudyRecord.resume if folder.journals() else StudyRecord.create
+        record = stack.enter_context(
+            open_record(
+                folder,
+                find_destination(f"lrsearch/{terms.task}", tracking_uri, experiment),
+                task=terms.task,
+                objective=terms.plan.objective,
+                params={**terms.facts, **terms.arguments},
+                tags=tags or {},
+                data=terms.data,
+                steps_per_epoch=terms.steps_per_epoch,
+            )
+        )
+        observers: list[StudyObserver] = []
+        if not isinstance(progress, bool):
+            observers.append(progress)
+        elif progress:
+            from lrsearch.report.study_progress import StudyProgress
+
+            observers.append(stack.enter_context(StudyProgress(terms.plan, terms.total_steps)))
+        return _Study(setting, folder, record, observers).run()
+
+
+def resume(
+    name: str,
+    *,
+    device: str | torch.device | None = None,
+    accept_changes: bool = False,
+    tracking_uri: str | None = None,
+    experiment: str | None = None,
+    progress: StudyObserver | bool = True,
+) -> StudyResult:
+    """Goes on with an interrupted study that was begun on the command line, to its plan's end.
+
+    A finished study is answered from its record. Raises InputError where its task was handed over in Python:
+    ``lrsearch.search(task, name, resume=True)`` goes on there.
+    """
+    terms = load_terms(find_folder(name))
+    if terms.source is None:
+        raise InputError(
+            "name",
+            name,
+            "its task was handed over in Python",
+            f"call lrsearch.search(task, {name!r}, resume=True)",
+        )
+    return search(
+        load_task(terms.source, terms.settings),
+        name,
+        plan=terms.plan,
+        device=device,
+        resume=True,
+        accept_changes=accept_changes,
+        tracking_uri=tracking_uri,
+        experiment=experiment,
+        progress=progress,
+        source=(terms.source, terms.settings),
+    )
+
+
+class _Study:
+    """The fold of the stages: what the record holds is not trained again, so a resume is the same fold."""
+
+    def __init__(
+        self,
+        setting: Setting,
+        folder: StudyFolder,
+        record: StudyRecord,
+        observers: Sequence[StudyObserver],
+    ) -> None:
+        self._setting = setting
+        self._folder = folder
+        self._record = record
+        self._observers = observers
+        self._account = Account(setting.plan, setting.terms.total_steps)
+        self._stages: list[StageResult] = []
+        self._storage = Storage(folder.optuna_db, folder.name, setting.plan)
+        subject = setting.subject
+        self._lab = RecordingLab(
+            subject.task if isinstance(subject, Fresh) else subject.train,
+            setting.device,
+            setting.plan,
+            record,
+            self._storage,
+            observers,
+        )
+
+    def run(self) -> StudyResult:
+        """All stages, one after the other, and the answer."""
+        self._storage.close_orphans()
+        bracket = self._range_test()
+        stage = self._begin("coarse")
+        base = coarse(stage, bracket)
+        self._end(stage, lr=base.lr, noise=base.noise and base.noise.sd, needs_warmup=base.needs_warmup)
+        stage = self._begin("fine")
+        base = fine(stage, base)
+        self._end(stage, lr=base.lr, on_edge=base.on_edge)
+        stage = self._begin("decay")
+        followed = decay(stage, base)
+        self._end(stage, order=[{"schedule": f.name, "lr": f.lr} for f in followed])
+        stage = self._begin("confirm")
+        confirmed = confirm(stage, base, followed)
+        self._end(stage, winner=confirmed.decision.winner.name, reason=confirmed.decision.reason)
+        return self._conclude(bracket is not None, base, confirmed)
+
+    def _begin(self, name: Any) -> Stage:
+        for observer in self._observers:
+            observer.stage_begins(name)
+        return Stage(name, self._account, self._lab)
+
+    def _end(self, stage: Stage, **found: Any) -> None:
+        self._keep(stage.result(**found))
+
+    def _keep(self, result: StageResult) -> None:
+        self._stages.append(result)
+        for observer in self._observers:
+            observer.stage_ends(result)
+
+    def _range_test(self) -> Bracket | None:
+        """The bracket of several sweeps; None where they give no sound one."""
+        for observer in self._observers:
+            observer.stage_begins("range-test")
+        setting = self._setting
+        known = self._record.finished_range_test(setting.sweep)
+        if known is not None:
+            curves, suggestion = known
+        else:
+            with self._record.range_test(setting.sweep) as record:
+                heard: list[SweepObserver] = [record, *(_Swept(o) for o in self._observers)]
+                curves = tuple(sweep(setting.subject, setting.sweep, setting.device, Observers(heard)))
+                suggestion = combine([suggest(curve) for curve in curves])
+                record.finish(curves, suggestion)
+        cost = self._account.book_steps(sum(curve.steps for curve in curves))
+        found = {name: suggestion.to_dict()[name] for name in ("lr", "bracket", "verdict", "reason")}
+        self._keep(StageResult("range-test", (), cost, found))
+        return suggestion.bracket if suggestion.verdict in _SOUND else None
+
+    def _conclude(self, bracketed: bool, base: Base, confirmed: Confirmed) -> StudyResult:
+        terms = self._setting.terms
+        found = Findings(
+            plan=terms.plan,
+            stages=self._stages,
+            bracketed=bracketed,
+            base=base,
+            confirmed=confirmed,
+            facts=terms.facts,
+            total_steps=terms.total_steps,
+        )
+        answer = conclude(found)
+        result = StudyResult(
+            name=self._folder.name,
+            answer=answer,
+            stages=tuple(self._stages),
+            terms=terms,
+            folder=self._folder,
+            mirror=self._record.mirror,
+            key=self._record.key,
+        )
+        result = self._with_weights(result)
+        write_files(result)
+        self._record.conclude(result.answer, result.summary(), FILES)
+        self._record.mark_winner([trial.spec.key for trial in result.trials_of(answer.winner)])
+        return result
+
+    def _with_weights(self, result: StudyResult) -> StudyResult:
+        """Keep the winner's and the constant lr's weights, read the test data with them, drop the others."""
+        kept: dict[str, Path] = {}
+        for label, finalist in (("winner", result.answer.winner), ("constant", result.answer.constant)):
+            trials = result.trials_of(finalist) if finalist is not None else []
+            if trials and (path := weights_path(self._folder, trials[0].spec)).is_file():
+                kept[label] = path
+        for path in self._folder.checkpoints.glob("*.pt"):
+            if path not in kept.values():
+                path.unlink()
+        test = {}
+        for label, path in kept.items():
+            self._record.attach(path.stem, f"{self._folder.checkpoints.name}/{path.name}")
+            task = self._setting.subject.task if isinstance(self._setting.subject, Fresh) else None
+            if task is not None and task.test_loader is not None:
+                test[label] = evaluate(task, path, self._setting.device)
+        return replace(result, answer=replace(result.answer, test=test))
+
+
+class _Swept:
+    """Tells a study's observer how far a sweep is."""
+
+    def __init__(self, observer: StudyObserver) -> None:
+        self._observer = observer
+
+    def begin(self, seed: int, steps: int, facts: Mapping[str, Any]) -> None:  # noqa: ARG002
+        spec = TrialSpec("range-test", 0.0, {"name": "sweep"}, seed, steps)
+        self._observer.trial_begins(spec, seed)
+
+    def point(self, seed: int, step: int, lr: float, loss: float) -> None:  # noqa: ARG002
+        self._observer.step_done(step)
+
+
+def _changes(
+    epochs: int | None, steps: int | None, seed: int | None, objective: str | Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """What the arguments change in the plan."""
+    changes: dict[str, Any] = {}
+    if epochs is not None:
+        changes |= {"epochs": epochs, "steps": steps}
+    elif steps is not None:
+        changes |= {"steps": steps, "epochs": None}
+    if seed is not None:
+        changes["seed"] = seed
+    if objective is not None:
+        changes["objective"] = {"metric": objective} if isinstance(objective, str) else dict(objective)
+    return changes
+
+
+def _folder(name: str, terms: Terms, resuming: bool, accept_changes: bool) -> StudyFolder:
+    """A new folder, or that of the study to resume, whose terms must be the same."""
+    if not resuming:
+        return create_folder(name)
+    folder = find_folder(name)
+    if not accept_changes:
+        terms.check(load_terms(folder))
+    return folder
+
+
+@contextmanager
+def _only_one(folder: StudyFolder) -> Iterator[None]:
+    """Hold the folder's lock; InputError where another process works on this study."""
+    lock = FileLock(folder.path / "study.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise InputError(
+            "name", folder.name, "another process is at work on this study", "wait for its end, or stop it"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()

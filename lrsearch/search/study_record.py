@@ -1,0 +1,332 @@
+"""A study on its way into its folder: one run for the study, and flat below it one for every training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypedDict, Unpack
+
+from lrsearch.core.curve import RangeTestCurve
+from lrsearch.core.plan import SweepPlan
+from lrsearch.core.results import TrialResult, TrialSpec
+from lrsearch.core.study_plan import Objective, direction_of
+from lrsearch.core.study_result import Answer
+from lrsearch.core.suggest import Suggestion
+from lrsearch.errors import RecordError
+from lrsearch.search.recording import STAGE, RangeTestRecord, data_inputs, read_range_test
+from lrsearch.tracking.destination import Destination
+from lrsearch.tracking.folder import StudyFolder
+from lrsearch.tracking.journal import RunJournal, RunRecord, read_run
+from lrsearch.tracking.provenance import collect
+from lrsearch.tracking.records import Kind, Param, RunStart, as_params
+from lrsearch.tracking.sync import start_mirror
+
+_TRIAL_KEY = "lrsearch.trial_key"
+_WINNER = "lrsearch.winner"
+
+
+class About(TypedDict):
+    """What a study is about.
+
+    `params` hold for every training (model, batch_size, the task's arguments) and stand on every run, `tags`
+    are the user's; `data` is what `describe_data` says, by context. `steps_per_epoch` is None where unknown.
+    """
+
+    task: str
+    objective: Objective
+    params: Mapping[str, Any]
+    tags: Mapping[str, str]
+    data: Mapping[str, Any]
+    steps_per_epoch: int | None
+
+
+class StudyRecord:
+    """Records a study; used as a context manager, which ends its run as the study ended.
+
+    `finished` holds the result of every trial that is done, by its ``spec.key``; `key` is that of the study's
+    run; `damage` says what of an earlier record could not be read. Whatever is recorded raises RecordError
+    where the folder cannot be written.
+    """
+
+    def __init__(
+        self, folder: StudyFolder, destination: Destination, about: About, earlier: Sequence[RunRecord]
+    ) -> None:
+        """Use `create` or `resume`."""
+        self.folder = folder
+        self.finished: dict[str, TrialResult] = {}
+        self.damage: list[str] = []
+        self._destination = destination
+        self._about = about
+        self._provenance = collect()
+        self._sweeps: list[RunRecord] = []
+        self._unfinished: dict[str, Path] = {}
+        self._paths: dict[str, Path] = {}
+        self._winners: set[str] = set()
+        study = next((run for run in earlier if run.start.kind == "study"), None)
+        self._journal = (
+            RunJournal.resume(study.path, folder) if study else RunJournal.create(folder, self._study_start())
+        )
+        self.key = self._journal.key
+        self.mirror = start_mirror(folder, destination)
+        for run in earlier:
+            self._take_up(run)
+
+    @classmethod
+    def create(cls, folder: StudyFolder, destination: Destination, **about: Unpack[About]) -> StudyRecord:
+        """Begin the record of a new study, and start its mirror."""
+        return cls(folder, destination, about, ())
+
+    @classmethod
+    def resume(cls, folder: StudyFolder, destination: Destination, **about: Unpack[About]) -> StudyRecord:
+        """Go on with a study that had stopped: its runs are the same ones.
+
+        A trial whose result is recorded is finished, and its run is ended now where it was not; any other
+        begins again in its run, and what is recorded of it stays. Raises RecordError where the study's own
+        run cannot be read and others can.
+        """
+        runs, damage = _read_runs(folder)
+        if runs and not any(run.start.kind == "study" for run in runs):
+            raise RecordError("; ".join([f"no study is recorded in {folder.path}", *damage]))
+        record = cls(folder, destination, about, runs)
+        record.damage += damage
+        return record
+
+    def trial(self, spec: TrialSpec, number: int) -> TrialRecord:
+        """The record of a trial that is about to begin; `number` counts within its stage."""
+        return TrialRecord(self, spec, number)
+
+    def range_test(self, plan: SweepPlan) -> RangeTestRecord:
+        """The record of the range test, whose runs are children of the study's run too."""
+        about = self._about
+        return RangeTestRecord(
+            folder=self.folder,
+            destination=self._destination,
+            task=about["task"],
+            plan=plan,
+            params=about["params"],
+            tags=about["tags"],
+            data=about["data"],
+            parent=self.key,
+            earlier=self._sweeps,
+        )
+
+    def finished_range_test(self, plan: SweepPlan) -> tuple[tuple[RangeTestCurve, ...], Suggestion] | None:
+        """The curves and the suggestion of an earlier range test that finished under this plan, else None."""
+        found = (read_range_test(run, plan) for run in self._sweeps)
+        return next((result for result in found if result is not None), None)
+
+    def mark_winner(self, keys: Sequence[str]) -> None:
+        """Tag the runs of these finished trials as the winner's, and no others."""
+        for key in self._winners.symmetric_difference(keys):
+            with RunJournal.amend(self._paths[key], self.folder) as run:
+                run.tags({_WINNER: "true" if key in keys else "false"})
+        self._winners = set(keys)
+
+    def attach(self, key: str, path: str) -> None:
+        """Add a file to the run of a finished trial; `path` is relative to the study's folder."""
+        with RunJournal.amend(self._paths[key], self.folder) as run:
+            run.artifact(path)
+
+    def conclude(
+        self, answer: Answer, summary: Mapping[str, float | None], artifacts: Sequence[str] = ()
+    ) -> None:
+        """Record the answer on the study's run: its params, its description, the summary and files.
+
+        What is None in `summary` is left out; `artifacts` are named relative to the study's folder.
+        """
+        self._journal.params({"lr": answer.lr, **_schedule_params(answer.schedule)})
+        self._journal.summary({name: value for name, value in summary.items() if value is not None})
+        self._journal.tags({"mlflow.note.content": describe_answer(answer)})
+        for path in artifacts:
+            self._journal.artifact(path)
+
+    def __enter__(self) -> StudyRecord:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._journal.__exit__(kind, error, trace)
+
+    def _take_up(self, run: RunRecord) -> None:
+        self.damage += run.damage
+        if run.start.stage == STAGE:
+            self._sweeps.append(run)
+        if (key := run.start.tags.get(_TRIAL_KEY)) is None:
+            return
+        if run.result is None:
+            self._unfinished[key] = run.path
+            return
+        result = TrialResult.from_dict(run.result)
+        if run.end is None or run.end.status == "KILLED":
+            with RunJournal.resume(run.path, self.folder) as journal:
+                self._end_trial(journal, result)
+        self._keep(result, run.path)
+        if run.tags.get(_WINNER) == "true":
+            self._winners.add(key)
+
+    def _keep(self, result: TrialResult, path: Path) -> None:
+        self.finished[result.spec.key] = result
+        self._paths[result.spec.key] = path
+
+    def _open_trial(self, spec: TrialSpec, number: int, facts: Mapping[str, Any]) -> RunJournal:
+        if (path := self._unfinished.pop(spec.key, None)) is not None:
+            return RunJournal.resume(path, self.folder)
+        return RunJournal.create(self.folder, self._trial_start(spec, number, facts))
+
+    def _end_trial(self, journal: RunJournal, result: TrialResult) -> None:
+        tags = {"lrsearch.cause": result.cause, "mlflow.note.content": "\n\n".join(result.warnings)}
+        journal.tags({name: text for name, text in tags.items() if text})
+        journal.summary(self._summary(result))
+        journal.end("FAILED" if result.status == "failed" else "FINISHED", result.error)
+
+    def _summary(self, result: TrialResult) -> dict[str, float]:
+        objective = self._about["objective"]
+        summary = {
+            "diverged": float(result.status == "diverged"),
+            "seconds": result.seconds,
+            "steps_done": float(result.steps_done),
+        }
+        for name, metric in result.metrics.items():
+            towards = objective.towards if name == objective.metric else direction_of(name)
+            summary[f"{name}_final"] = metric.final
+            summary[f"{name}_best"] = metric.read("best", towards)
+        loss = objective.as_loss(result)
+        if result.status == "complete" and loss is not None:
+            summary["objective"] = objective.from_loss(loss)
+        return summary
+
+    def _study_start(self) -> RunStart:
+        objective = self._about["objective"]
+        own = {"objective": objective.metric, "direction": objective.towards}
+        return self._start(self.folder.name, "study", own)
+
+    def _trial_start(self, spec: TrialSpec, number: int, facts: Mapping[str, Any]) -> RunStart:
+        own = {
+            **as_params(facts),
+            "stage": spec.stage,
+            "trial": number,
+            "seed": spec.seed,
+            "lr": spec.lr,
+            **_schedule_params(spec.schedule),
+            "steps": spec.steps,
+        }
+        if per_epoch := self._about["steps_per_epoch"]:
+            own["epochs"] = f"{spec.steps / per_epoch:g}"
+        name = f"{spec.stage}-{number:02d}"
+        return self._start(name, "trial", own, spec.stage, self.key, {_TRIAL_KEY: spec.key})
+
+    def _start(
+        self,
+        name: str,
+        kind: Kind,
+        params: Mapping[str, Param],
+        stage: str | None = None,
+        parent: str | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> RunStart:
+        about = self._about
+        return RunStart(
+            name=name,
+            kind=kind,
+            study=self.folder.name,
+            stage=stage,
+            parent=parent,
+            params={**as_params(about["params"]), "task": about["task"], **params},
+            tags={**about["tags"], **(tags or {})},
+            inputs=data_inputs(about["data"]),
+            provenance=self._provenance,
+        )
+
+
+class TrialRecord:
+    """Records one trial; a context manager, which ends its run as it ended, and the training's observer.
+
+    The run is opened by the first call. A trial of the same key that was cut short goes on in its run.
+    """
+
+    def __init__(self, study: StudyRecord, spec: TrialSpec, number: int) -> None:
+        self._study = study
+        self._spec = spec
+        self._number = number
+        self._journal: RunJournal | None = None
+
+    def begin(self, facts: Mapping[str, Any]) -> None:
+        """Open the run; `facts` say what is trained."""
+        self._open(facts)
+
+    def record(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Record metrics after `step` updates."""
+        (self._journal or self._open({})).point(step, metrics)
+
+    def finish(self, result: TrialResult) -> None:
+        """Record the result, then the summaries, and end the run."""
+        journal = self._journal or self._open({})
+        journal.result(result.to_dict())
+        self._study._end_trial(journal, result)
+        self._study._keep(result, journal.path)
+
+    def __enter__(self) -> TrialRecord:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._journal is not None:
+            self._journal.__exit__(kind, error, trace)
+
+    def _open(self, facts: Mapping[str, Any]) -> RunJournal:
+        self._journal = self._study._open_trial(self._spec, self._number, facts)
+        return self._journal
+
+
+def describe_answer(answer: Answer) -> str:
+    """The answer in Markdown, for the description of the study's run."""
+    interval, tolerance = answer.interval, answer.tolerance
+    schedule = _schedule_params(answer.schedule)
+    name = schedule.pop("schedule")
+    settings = ", ".join(f"{key.removeprefix('schedule.')} {value}" for key, value in schedule.items())
+    parts = [
+        f"**Learning rate {answer.lr:.3g}, schedule {name}**{f' ({settings})' if settings else ''}: "
+        f"{answer.metric} {answer.objective:.4g}.",
+        answer.reason,
+        f"{interval.level:.0%} interval of the best lr: "
+        f"{_span(interval.low, interval.high, interval.low_open, interval.high_open)}. "
+        f"Within {answer.margin:.2g} of its objective: "
+        f"{_span(tolerance.low, tolerance.high, tolerance.low_open, tolerance.high_open)}.",
+    ]
+    if (gain := answer.gain_over_constant) is not None:
+        bounds = "" if gain.low is None else f" ({gain.level:.0%}: {gain.low:.2g} to {gain.high:.2g})"
+        parts.append(f"Gain over no decay: {gain.mean:.3g}{bounds}.")
+    if answer.undecided:
+        parts.append(f"Not told apart from it: {', '.join(answer.undecided)}.")
+    if answer.warnings:
+        parts.append("\n".join(f"- `{name}`: {text}" for name, text in answer.warnings.items()))
+    return "\n\n".join(parts)
+
+
+def _span(low: float, high: float, low_open: bool, high_open: bool) -> str:
+    return f"{low:.3g}{' or lower' if low_open else ''} to {high:.3g}{' or higher' if high_open else ''}"
+
+
+def _schedule_params(schedule: Mapping[str, Any], prefix: str = "schedule") -> dict[str, Param]:
+    """The params `schedule` and `schedule.<param>`; a schedule inside another is flattened likewise."""
+    params: dict[str, Param] = {prefix: schedule["name"]}
+    for name, value in schedule.items():
+        if isinstance(value, Mapping):
+            params |= _schedule_params(value, f"{prefix}.{name}")
+        elif name != "name":
+            params |= as_params({f"{prefix}.{name}": value})
+    return params
+
+
+def _read_runs(folder: StudyFolder) -> tuple[list[RunRecord], list[str]]:
+    """The runs of a folder in the order in which they began, and what cannot be read."""
+    runs, damage = [], []
+    for path in folder.journals():
+        try:
+            runs.append(read_run(path))
+        except RecordError as error:
+            damage.append(str(error))
+    return sorted(runs, key=lambda run: run.start.started), damage

@@ -1,0 +1,35 @@
+"""What a person hands over, with its name and its data."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lrsearch.errors import InputError
+from lrsearch.training.data import describe_data
+from lrsearch.training.subjects import Fresh, OwnLoop, Parts, is_task_function
+from lrsearch.training.task import Task
+
+
+def called(given: Any) -> tuple[Any, str]:
+    """The model, task or training function, with its name; a function without arguments returns a Task."""
+    own_name = getattr(given, "__name__", type(given).__name__)
+    if is_task_function(given):
+        made = given()
+        if not isinstance(made, Task):
+            raise InputError("task", given, f"returned a {type(made).__name__}", "return an lrsearch.Task")
+        return made, made.name or own_name
+    if isinstance(given, Task):
+        return given, given.name or getattr(given.model, "__name__", "task").strip("<>")
+    return given, own_name
+
+
+def data_of(subject: Parts | Fresh | OwnLoop) -> dict[str, Any]:
+    """What is known of the training and validation data; nothing of a loop of one's own."""
+    match subject:
+        case Parts():
+            return {"train": describe_data(subject.train_loader)}
+        case Fresh():
+            task = subject.task
+            return {"train": describe_data(task.train_loader), "val": describe_data(task.val_loader)}
+        case OwnLoop():
+            return {}

@@ -1,0 +1,82 @@
+"""What a study was begun with: a resume goes on only where plan, task and data are still the same."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from lrsearch.core.study_plan import StudyPlan, load_plan
+from lrsearch.errors import InputError, RecordError
+from lrsearch.tracking.folder import StudyFolder, write_json
+
+
+@dataclass(frozen=True)
+class Terms:
+    """The plan, the task's name, arguments and facts (model, optimizer …), its data, and the full length.
+
+    `source` and `settings` name the task on the command line; without them it cannot be made from its name.
+    """
+
+    plan: StudyPlan
+    task: str
+    facts: Mapping[str, Any]
+    arguments: Mapping[str, Any]
+    data: Mapping[str, Any]
+    total_steps: int
+    steps_per_epoch: int | None
+    source: str | None = None
+    settings: tuple[str, ...] = field(default=())
+
+    def save(self, folder: StudyFolder) -> None:
+        """Write `plan.json`."""
+        write_json(folder.plan, self._plain() | {"plan_hash": self.plan.hash})
+
+    def check(self, before: Terms) -> None:
+        """Raise InputError that shows the first difference to what the study was begun with."""
+        for name, (then, now) in self.differences(before).items():
+            raise InputError(
+                name,
+                now,
+                f"the study was begun with {then!r}",
+                "take another name for a new study, or go on all the same with --accept-changes",
+            )
+
+    def differences(self, before: Terms) -> dict[str, tuple[Any, Any]]:
+        """What has changed, by its path: then and now."""
+        then, now = (dict(_leaves(terms._comparable())) for terms in (before, self))
+        return {
+            name: (then.get(name), now.get(name))
+            for name in {**then, **now}
+            if then.get(name) != now.get(name)
+        }
+
+    def _plain(self) -> dict[str, Any]:
+        values = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return json.loads(json.dumps({**values, "plan": self.plan.to_dict()}, default=str))  # type: ignore[no-any-return]
+
+    def _comparable(self) -> dict[str, Any]:
+        plain = self._plain()
+        return {name: plain[name] for name in ("plan", "task", "facts", "arguments", "data", "total_steps")}
+
+
+def load_terms(folder: StudyFolder) -> Terms:
+    """What a study was begun with; RecordError where `plan.json` is missing or damaged."""
+    try:
+        values = json.loads(folder.plan.read_text(encoding="utf-8"))
+        values.pop("plan_hash")
+        plan = load_plan(values.pop("plan"))
+        return Terms(plan=plan, settings=tuple(values.pop("settings")), **values)
+    except FileNotFoundError:
+        raise RecordError(f"{folder.name}: no study there ({folder.plan} is missing)") from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RecordError(f"{folder.plan} is damaged: {error!r}") from error
+
+
+def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            yield from _leaves(inner, f"{path}.{name}" if path else str(name))
+    else:
+        yield path, value

@@ -1,0 +1,252 @@
+"""Runs a trial: a task trained, validated and watched, or a training function that does so itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from lrsearch.core.divergence import DivergenceRule
+from lrsearch.core.results import TrialResult, TrialSpec
+from lrsearch.errors import InputError, LrsearchError, RecordError, StopTrial, first_line
+from lrsearch.training.data import check_batches
+from lrsearch.training.loop import Training, fit
+from lrsearch.training.schedules import schedule_from_dict
+from lrsearch.training.state import (
+    is_one_shot,
+    preserve_random_state,
+    preserve_state,
+    seed_everything,
+    seed_loaders,
+)
+from lrsearch.training.subjects import TrainFunction
+from lrsearch.training.task import Task, check_parts, steps_per_epoch
+from lrsearch.training.trial import Trial, TrialLog
+from lrsearch.training.validation import validate
+
+
+class TrialObserver(Protocol):
+    """Hears of a trial as it goes on."""
+
+    def begin(self, facts: Mapping[str, Any]) -> None:
+        """The first update is about to be made; `facts` say what is trained."""
+
+    def record(self, step: int, metrics: Mapping[str, float]) -> None:
+        """What is to be kept of the state after `step` updates."""
+
+
+def run_trial(
+    subject: Task | TrainFunction,
+    spec: TrialSpec,
+    device: torch.device,
+    observer: TrialObserver,
+    *,
+    objective: str,
+    weights: Path | None = None,
+) -> TrialResult:
+    """Trains once, as `spec` says, and tells how it went; the same again gives the same numbers.
+
+    A task is validated before the first update, at every epoch's end and after the last update. Recorded are
+    ``train/loss`` and ``lr`` by step, and ``val/loss``, ``val/<metric>`` and ``epoch`` at validations. A
+    trial that completes leaves its state_dict at `weights`; a training function keeps its weights to itself.
+    Random states, also the loaders' own, are put back.
+
+    What the subject raises makes a failed trial. Raises InputError for what cannot be trained at all, and
+    RecordError where the weights cannot be written.
+    """
+    if isinstance(subject, Task):
+        return _run_task(subject, spec, device, observer, objective, weights)
+    return _run_function(subject, spec, device, observer, objective)
+
+
+def evaluate(task: Task, weights: Path, device: torch.device) -> dict[str, float]:
+    """``test/loss`` and ``test/<metric>`` of the weights that a trial left, on the task's test loader.
+
+    Raises InputError where the task has none, RecordError where the weights cannot be read.
+    """
+    if task.test_loader is None:
+        raise InputError("test_loader", None, "is missing", "hand over Task(..., test_loader=...)")
+    with _put_back(task, (task.test_loader,)):
+        seed_everything(0)
+        seed_loaders((task.test_loader,), 0)
+        model = task.build_model(device)
+        try:
+            model.load_state_dict(torch.load(weights, map_location=device, weights_only=True))
+        except Exception as error:
+            raise RecordError(f"cannot read the weights in {weights}: {first_line(error)}") from error
+        return validate(task, model, task.test_loader, device, part="test", seed=0)
+
+
+def check_repeatable(task: Task, seed: int, device: torch.device) -> None:
+    """Raises InputError where two models from one seed differ, or are the same that is trained on."""
+    models = []
+    with preserve_random_state():
+        for _ in range(2):
+            seed_everything(seed)
+            models.append(task.build_model(device))
+    first, second = models
+    trained = {id(p) for p in first.parameters() if p.requires_grad}
+    if any(id(p) in trained for p in second.parameters()):
+        raise InputError(
+            "Task.model",
+            task.model,
+            "returns the weights that were trained before",
+            "make a new model at each call, e.g. with copy.deepcopy",
+        )
+    differing = _first_difference(first.state_dict(), second.state_dict())
+    if differing is not None:
+        raise InputError(
+            "Task.model",
+            task.model,
+            f"makes another model each time from one seed ({differing!r} differs)",
+            "draw its random numbers from torch, numpy or random, which are seeded before each call",
+        )
+
+
+def _run_task(
+    subject: Task,
+    spec: TrialSpec,
+    device: torch.device,
+    observer: TrialObserver,
+    objective: str,
+    weights: Path | None,
+) -> TrialResult:
+    task = _with_optimizer(subject, spec.optimizer)
+    _check_loaders(task)
+    log = TrialLog(spec, observer.record, DivergenceRule(spec.steps), objective)
+    with _put_back(task, _loaders(task)):
+        try:
+            model = _train(task, spec, device, observer, log)
+        except LrsearchError:
+            raise
+        except Exception as error:
+            return log.result(error)
+    result = log.result()
+    if weights is not None and result.status == "complete":
+        _save(model, weights)
+    return result
+
+
+def _train(
+    task: Task, spec: TrialSpec, device: torch.device, observer: TrialObserver, log: TrialLog
+) -> nn.Module:
+    schedule = schedule_from_dict(spec.schedule)
+    epoch = steps_per_epoch(task)
+    seed_everything(spec.seed)
+    seed_loaders(_loaders(task), spec.seed)
+    model, optimizer = task.build(spec.lr, device)
+    check_parts(model, task.loss, optimizer)
+    if not model.training:
+        model.train()
+    training = Training(model, optimizer, task.train_loader, task.loss, task.step, device=device)
+    observer.begin(training.facts())
+
+    def observe(step: int, lr: float, loss: float) -> str | None:
+        return log.add(step, {"train/loss": loss}, {"lr": lr})
+
+    def validated(step: int) -> float | None:
+        if task.val_loader is not None:
+            values = validate(task, model, task.val_loader, device, part="val", seed=spec.seed)
+            log.add(step, values, {} if epoch is None else {"epoch": step / epoch})
+        return log.objective
+
+    validated(0)
+    outcome = fit(training, schedule, spec.steps, observe, steps_per_epoch=epoch, at_epoch_end=validated)
+    if outcome.stopped_at is not None and outcome.reason is not None:
+        log.stop(outcome.stopped_at, outcome.reason)
+    return model
+
+
+def _run_function(
+    train: TrainFunction, spec: TrialSpec, device: torch.device, observer: TrialObserver, objective: str
+) -> TrialResult:
+    if spec.optimizer is not None:
+        raise InputError(
+            "optimizer", spec.optimizer, "is the business of your training function", "leave it out"
+        )
+    monitor = DivergenceRule(spec.steps)
+    trial = Trial(spec, device, record=observer.record, monitor=monitor, objective=objective)
+    observer.begin({"device": str(device)})
+    with preserve_random_state():
+        seed_everything(spec.seed)
+        try:
+            train(trial)
+        except StopTrial:
+            pass  # the trial knows why it stopped
+        except LrsearchError:
+            raise
+        except Exception as error:
+            return trial.result(error)
+    return trial.result()
+
+
+def _with_optimizer(task: Task, name: str | None) -> Task:
+    if name is None:
+        return task
+    if name != "adam":
+        raise InputError("optimizer", name, "is no baseline", "give 'adam', or None for the task's own")
+    return replace(task, optimizer=_adam)
+
+
+def _adam(parameters: Iterator[nn.Parameter], lr: float) -> Optimizer:
+    return torch.optim.Adam(parameters, lr=lr)
+
+
+def _check_loaders(task: Task) -> None:
+    check_batches(task.train_loader)
+    if task.val_loader is not None and not isinstance(task.val_loader, Iterable):
+        raise InputError("val_loader", task.val_loader, "is not iterable", "hand over a DataLoader")
+    for name in ("train_loader", "val_loader"):
+        loader = getattr(task, name)
+        if is_one_shot(loader):
+            raise InputError(
+                name, loader, "is a generator, which can be read once only", "hand over a DataLoader"
+            )
+
+
+def _loaders(task: Task) -> list[object]:
+    return [loader for loader in (task.train_loader, task.val_loader) if loader is not None]
+
+
+def _put_back(task: Task, loaders: Iterable[object]) -> AbstractContextManager[None]:
+    """Random states, and what a loss that is a module carries from batch to batch."""
+    if isinstance(task.loss, nn.Module):
+        return preserve_state(task.loss, loaders=loaders)
+    return preserve_random_state(loaders)
+
+
+def _save(model: nn.Module, path: Path) -> None:
+    state = {
+        name: value.detach().cpu() if isinstance(value, Tensor) else value
+        for name, value in model.state_dict().items()
+    }
+    unfinished = path.with_name(f"{path.name}.unfinished")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(state, unfinished)
+        unfinished.replace(path)
+    except (OSError, RuntimeError) as error:  # torch's writer raises a RuntimeError on a full disk
+        unfinished.unlink(missing_ok=True)
+        raise RecordError(f"cannot write the weights to {path}: {first_line(error)}") from error
+
+
+def _first_difference(first: Mapping[str, Any], second: Mapping[str, Any]) -> str | None:
+    """The first tensor in which two state_dicts differ."""
+    for name in {**first, **second}:
+        if name not in first or name not in second or not _same(first[name], second[name]):
+            return name
+    return None
+
+
+def _same(one: Any, other: Any) -> bool:
+    if not isinstance(one, Tensor) or not isinstance(other, Tensor):
+        return True
+    if one.shape != other.shape or one.dtype != other.dtype:
+        return False
+    return bool(((one == other) | (one.isnan() & other.isnan())).all())

@@ -1,0 +1,73 @@
+"""Small tasks that train in milliseconds, and an observer that keeps what it hears."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import SGD, Optimizer
+from torch.utils.data import DataLoader, TensorDataset
+
+from lrsearch.core.results import TrialResult, TrialSpec
+from lrsearch.training.task import Task
+from lrsearch.training.trial_run import run_trial
+
+CPU = torch.device("cpu")
+INPUTS = torch.randn(64, 4, generator=torch.Generator().manual_seed(0))
+TARGETS = INPUTS[:, :2].argmax(1)
+DATA = TensorDataset(INPUTS, TARGETS)
+EPOCH = 8
+"""Updates an epoch of `small_task`."""
+
+
+@dataclass
+class Listener:
+    """Keeps what a trial tells."""
+
+    facts: list[dict[str, Any]] = field(default_factory=list)
+    points: list[tuple[int, dict[str, float]]] = field(default_factory=list)
+
+    def begin(self, facts: Mapping[str, Any]) -> None:
+        self.facts.append(dict(facts))
+
+    def record(self, step: int, metrics: Mapping[str, float]) -> None:
+        self.points.append((step, dict(metrics)))
+
+    def column(self, name: str) -> dict[int, float]:
+        return {step: metrics[name] for step, metrics in self.points if name in metrics}
+
+
+def sgd(parameters: Iterator[nn.Parameter], lr: float) -> Optimizer:
+    return SGD(parameters, lr=lr, momentum=0.9)
+
+
+def accuracy(outputs: Tensor, targets: Tensor) -> Tensor:
+    return (outputs.argmax(1) == targets).float().mean()
+
+
+def small_task(**changed: Any) -> Task:
+    """A linear classifier on 64 rows, 8 updates an epoch, validated on all rows in batches of 48 and 16."""
+    parts: dict[str, Any] = {
+        "model": lambda: nn.Linear(4, 2),
+        "optimizer": sgd,
+        "loss": nn.CrossEntropyLoss(),
+        "train_loader": DataLoader(DATA, batch_size=8, shuffle=True),
+        "val_loader": DataLoader(DATA, batch_size=48),
+        "metrics": {"accuracy": accuracy},
+    }
+    return Task(**{**parts, **changed})
+
+
+def make_spec(lr: float = 0.05, steps: int = 20, name: str = "constant", **changed: Any) -> TrialSpec:
+    values: dict[str, Any] = {"stage": "coarse", "schedule": {"name": name}, "seed": 0, **changed}
+    return TrialSpec(lr=lr, steps=steps, **values)
+
+
+def run(
+    subject: Any, spec: TrialSpec | None = None, objective: str = "val/loss", **options: Any
+) -> tuple[TrialResult, Listener]:
+    listener = Listener()
+    return run_trial(subject, spec or make_spec(), CPU, listener, objective=objective, **options), listener
