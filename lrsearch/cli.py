@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import signal
 import sys
 import traceback
@@ -21,6 +22,7 @@ Task = Annotated[
     typer.Argument(metavar="TASK", help="digits, fashion-mnist, mnist, FILE.py:FUNCTION or MODULE:FUNCTION"),
 ]
 Name = Annotated[str, typer.Argument(metavar="NAME", help="the record's name, or the path of its folder")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, mps …; else the accelerator that torch finds")]
 Setting = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="K=V", help="an argument of the task's function; repeat for more"),
@@ -44,7 +46,7 @@ Debug = Annotated[bool, typer.Option("--debug", help="show the traceback of an e
 
 @app.callback()
 def lrsearch() -> None:
-    """Which learning rate, and does it need decay? A tracked range test for PyTorch."""
+    """Which learning rate, and does it need decay? A tracked range test and search for PyTorch."""
 
 
 @app.command("range-test")
@@ -65,9 +67,7 @@ def range_test(
     precision: Annotated[
         str, typer.Option(metavar="32|16|bf16", help="16 and bf16 train under autocast")
     ] = "32",
-    device: Annotated[
-        str | None, typer.Option(help="cpu, cuda, mps …; else the accelerator that torch finds")
-    ] = None,
+    device: Device = None,
     settings: Setting = None,
     tags: Tag = None,
     tracking_uri: TrackingUri = None,
@@ -112,13 +112,103 @@ def range_test(
                 out=out,
                 progress=not quiet,
             )
-        if result.mirror is not None:
-            result.wait(sync_timeout)
-            _say_pending(result.tracking, result.folder)
+        _wait_for_mlflow(result, sync_timeout)
         if as_json:
             _print_json(result.to_dict())
         elif not quiet:
             _print_range_test(result)
+
+
+@app.command()
+def search(
+    task: Task,
+    name: Annotated[str, typer.Option(help="the study's name, and that of its folder")],
+    epochs: Annotated[int | None, typer.Option(help="length of a full training; 5 epochs by default")] = None,
+    steps: Annotated[int | None, typer.Option(help="length of a full training in updates instead")] = None,
+    plan: Annotated[
+        str, typer.Option(metavar="PRESET|FILE", help="quick, default, thorough, or a .toml file")
+    ] = "default",
+    objective: Annotated[
+        str | None, typer.Option(metavar="METRIC", help="what is optimised; val/loss by default")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="the first seed; 0 by default")] = None,
+    device: Device = None,
+    settings: Setting = None,
+    tags: Tag = None,
+    tracking_uri: TrackingUri = None,
+    experiment: Experiment = None,
+    sync_timeout: SyncTimeout = 10.0,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="print the plan and what it costs, and train nothing")
+    ] = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Search the learning rate and the decay schedule, as a study that can be resumed."""
+    with _reporting(debug, study=name):
+        if quiet:
+            warnings.simplefilter("ignore")
+        from lrsearch.core.study_plan import load_plan
+        from lrsearch.search.setting import prepare
+        from lrsearch.search.study import _changes as changes
+        from lrsearch.search.study import search as run
+        from lrsearch.search.task_source import load_task
+
+        source = (task, settings or [])
+        with redirect_stdout(sys.stderr):  # what the task prints; stdout is for the answer
+            chosen = load_plan(plan).with_changes(**changes(epochs, steps, seed, objective))
+            subject = load_task(*source)
+            if dry_run:
+                terms = prepare(subject, chosen, device).terms
+            else:
+                result = run(
+                    subject,
+                    name,
+                    plan=chosen,
+                    device=device,
+                    tracking_uri=tracking_uri,
+                    experiment=experiment,
+                    tags=_pairs("--tag", tags or []),
+                    progress=not quiet,
+                    source=source,
+                )
+        if dry_run:
+            _print_plan(terms, as_json, quiet)
+        else:
+            _print_study(result, sync_timeout, as_json, quiet)
+
+
+@app.command()
+def resume(
+    name: Name,
+    accept_changes: Annotated[
+        bool, typer.Option("--accept-changes", help="go on though plan, task or data have changed")
+    ] = False,
+    device: Device = None,
+    tracking_uri: TrackingUri = None,
+    experiment: Experiment = None,
+    sync_timeout: SyncTimeout = 10.0,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Go on with an interrupted study: nothing that is finished runs twice."""
+    with _reporting(debug, study=name):
+        if quiet:
+            warnings.simplefilter("ignore")
+        from lrsearch.search.study import resume as run
+
+        with redirect_stdout(sys.stderr):
+            result = run(
+                name,
+                device=device,
+                accept_changes=accept_changes,
+                tracking_uri=tracking_uri,
+                experiment=experiment,
+                progress=not quiet,
+            )
+        _print_study(result, sync_timeout, as_json, quiet)
 
 
 @app.command()
@@ -170,20 +260,40 @@ def _usage_message(error: TyperException) -> str:
     return message and f"{message}; see lrsearch --help"
 
 
+class _TerminatedError(SystemExit):
+    """SIGTERM has come."""
+
+
 @contextmanager
-def _reporting(debug: bool) -> Iterator[None]:
-    """Turns what is raised into one line on stderr and an exit code."""
+def _reporting(debug: bool, study: str | None = None) -> Iterator[None]:
+    """Turns what is raised into one line on stderr and an exit code; an interrupted `study` can go on."""
     from lrsearch.errors import InputError, LrsearchError, first_line
 
     try:
         yield
     except KeyboardInterrupt as error:
-        _fail("interrupted; the model was put back, what was recorded is kept", 130, error, debug)
+        _fail(f"interrupted; {_what_is_left(study)}", 130, error, debug)
+    except _TerminatedError as error:
+        _fail(f"terminated; {_what_is_left(study)}", 143, error, debug)
     except LrsearchError as error:
         _fail(str(error), 2 if isinstance(error, InputError) else 1, error, debug)
     except Exception as error:
         where = "".join(f" ({note})" for note in getattr(error, "__notes__", []))
         _fail(f"{type(error).__name__}: {first_line(error)}{where}", 1, error, debug)
+
+
+def _what_is_left(study: str | None) -> str:
+    """What an interruption leaves, and how a study goes on."""
+    from lrsearch.errors import InputError
+    from lrsearch.tracking.folder import find_folder
+
+    if study is None:
+        return "the model was put back, what was recorded is kept"
+    try:
+        begun = find_folder(study).plan.is_file()
+    except InputError:
+        begun = False
+    return f"lrsearch resume {shlex.quote(study)} goes on" if begun else "the study had not begun"
 
 
 def _fail(message: str, code: int, error: BaseException, debug: bool) -> None:
@@ -195,6 +305,12 @@ def _fail(message: str, code: int, error: BaseException, debug: bool) -> None:
 
 def _say(message: str) -> None:
     typer.echo(f"lrsearch: {message}", err=True)
+
+
+def _wait_for_mlflow(result: Any, timeout: float) -> None:
+    if result.mirror is not None:
+        result.wait(timeout)
+        _say_pending(result.tracking, result.folder)
 
 
 def _say_pending(state: str, folder: Any) -> None:
@@ -209,7 +325,7 @@ def _say_pending(state: str, folder: Any) -> None:
 
 
 def _terminate(number: int, frame: object) -> None:  # noqa: ARG001
-    raise SystemExit(143)
+    raise _TerminatedError(143)
 
 
 def _pairs(option: str, texts: list[str]) -> dict[str, str]:
@@ -234,3 +350,40 @@ def _print_range_test(result: Any) -> None:
     if result.folder is not None:
         typer.echo(f"plot    {result.folder.path / 'curve.png'}")
         typer.echo(f"MLflow  mlflow ui --backend-store-uri {result.tracking_uri}")
+
+
+def _print_plan(terms: Any, as_json: bool, quiet: bool) -> None:
+    from rich.console import Console
+
+    from lrsearch.report.study_tables import plan_dict, plan_table
+
+    about = (terms.plan, terms.total_steps, terms.steps_per_epoch)
+    if as_json:
+        _print_json(plan_dict(*about))
+    elif not quiet:
+        Console().print(plan_table(*about))
+
+
+def _print_study(result: Any, sync_timeout: float, as_json: bool, quiet: bool) -> None:
+    _wait_for_mlflow(result, sync_timeout)
+    if as_json:
+        _print_json(result.to_dict())
+    elif not quiet:
+        _print_answer(result)
+
+
+def _print_answer(result: Any) -> None:
+    from rich.console import Console
+
+    from lrsearch.report.study_tables import answer_lines, remark_lines, study_table, warning_lines
+
+    answer = result.answer
+    for line in answer_lines(answer, result.cost):
+        typer.echo(line)
+    typer.echo()
+    Console().print(study_table(answer, result.stages))
+    for line in [*remark_lines(answer), *warning_lines(answer)]:
+        typer.echo(line)
+    typer.echo(f"folder  {result.folder.path}")
+    typer.echo(f"MLflow  mlflow ui --backend-store-uri {result.tracking_uri}")
+    typer.echo(f"\n{result.code()}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -275,7 +276,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
-def load_plan(source: str | Path | Mapping[str, Any] | StudyPlan = "default") -> StudyPlan:
+def load_plan(source: str | os.PathLike[str] | Mapping[str, Any] | StudyPlan = "default") -> StudyPlan:
     """A plan from a preset's name, a TOML file, or a mapping; both may name the `preset` they start from.
 
     Raises InputError that names the field, its value and the mend.
@@ -309,7 +310,7 @@ def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, An
     merged = dict(base)
     for key, value in changes.items():
         below = merged.get(key)
-        both = isinstance(below, Mapping) and isinstance(value, Mapping)
-        is_schedule = key == "base_schedule"  # another family has other parameters
-        merged[key] = _merged(below, value) if both and not is_schedule else value
+        if isinstance(below, Mapping) and isinstance(value, Mapping) and key != "base_schedule":
+            value = _merged(below, value)  # noqa: PLW2901 (another family has other parameters, so not merged)
+        merged[key] = value
     return merged

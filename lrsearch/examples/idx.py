@@ -20,13 +20,17 @@ _UNSIGNED_BYTE = 8
 
 
 def read_images(name: str, places: Sequence[str], mend: str) -> tuple[TensorDataset, TensorDataset]:
-    """Training and test set of the MNIST family: images float32 [n, 784] from 0 to 1, labels int64 [n].
+    """Training and test set of the MNIST family: images float32 [n, 784], labels int64 [n].
 
-    Looked for in ``$LRSEARCH_DATA/<name>``, then in `places`. Raises InputError with the `mend` where it is
+    Pixels are standardised: the training set's have mean 0 and standard deviation 1. Looked for in ``$LRSEARCH_DATA/<name>``, then in `places`. Raises InputError with the `mend` where it is
     missing or damaged.
     """
     folder = _find_folder(name, places, mend)
-    return _read_set(name, folder, "train"), _read_set(name, folder, "t10k")
+    train, test = _read_set(name, folder, "train"), _read_set(name, folder, "t10k")
+    mean, sd = train.tensors[0].mean(), train.tensors[0].std()
+    for part in (train, test):
+        part.tensors[0].sub_(mean).div_(sd)
+    return train, test
 
 
 def _read_set(name: str, folder: Path, part: str) -> TensorDataset:

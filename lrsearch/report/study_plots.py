@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from numpy.typing import ArrayLike
 
-from lrsearch.core.curve import Array, smooth
+from lrsearch.core.curve import Array
 from lrsearch.core.response import FittedResponse, Response
 from lrsearch.core.results import TrialResult
 from lrsearch.core.schedule_names import SIMPLICITY, schedule_name
@@ -24,7 +25,7 @@ from lrsearch.report.tables import format_lr
 
 _COLOURS = (INK, "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f5539")
 """Constant's, then those of Okabe and Ito that are seen on white, and a brown."""
-_MARKERS = ("o", "s", "D", "P", "p", "d", "h", "<", ">", "8", "H", (4, 1, 0))
+_MARKERS = ("o", "s", "D", "P", ">", "<", "h", "p", "8", "d", "H", (4, 1, 0))
 _DASHES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (6, 1, 1, 1, 1, 1)))
 _FIRST = ("constant", "linear", "cosine", "wsd", "step", "one_cycle")
 _FAMILIES = (*_FIRST, *(name for name in SIMPLICITY if name not in _FIRST))
@@ -36,8 +37,12 @@ _EDGE = 0.97
 """Where on the axis diverged trainings stand, at the bad end."""
 _TAIL = 0.1
 """The share of a training whose fall from the untrained model is not to flatten the rest."""
+_USUAL = 4.0
+"""Losses so many times as far from the best as the median is are out of view."""
 _MANY_POINTS = 100
-_SMOOTHING = 0.95
+_WINDOW = 0.04
+"""The share of a long curve that a point of its moving average is the mean of."""
+_PALE = 0.35
 
 
 @dataclass(frozen=True)
@@ -85,10 +90,9 @@ def plot_response(
     view.draw(baseline, "Adam (baseline)", Style("0.45", "+", "-"))
     winner = schedule_name(answer.schedule)
     _draw_fit(ax, answer, plan, own, total_steps, look[winner].colour)
-    ax.plot(
-        answer.lr, answer.objective, "*", color=ACCENT, markersize=17, markeredgecolor="white", zorder=6,
-        label=f"answer: {winner} at {format_lr(answer.lr)}",
-    )  # fmt: skip
+    label = f"answer: {winner} at {format_lr(answer.lr)}"
+    ring: dict[str, Any] = {"marker": "o", "fillstyle": "none", "markersize": 19, "markeredgewidth": 2.2}
+    ax.plot(answer.lr, answer.objective, linestyle="none", color=ACCENT, zorder=6, label=label, **ring)
     view.explain_marks()
     ax.set_xlabel("learning rate (peak of the schedule)")
     ax.set_ylabel(f"{plan.objective.use} {answer.metric}")
@@ -121,7 +125,7 @@ def plot_learning_curves(
 ) -> Axes:
     """A metric over the steps, a (steps, values) pair a training; the winner's is bold.
 
-    Long curves are drawn as their running average over pale points. What the untrained model scored, and what
+    Long curves are drawn as their moving average over pale points. What the untrained model scored, and what
     strays far from the winner, may be out of view. Draws on `ax`, or on a new pyplot figure.
     """
     ax = new_axes() if ax is None else ax
@@ -132,7 +136,7 @@ def plot_learning_curves(
         line = _line(style, bold=name == winner)
         if len(values) > _MANY_POINTS:
             ax.plot(steps, values, ".", color=style.colour, alpha=0.15, markersize=3)
-            ax.plot(steps, smooth(values, _SMOOTHING), label=name, **line)
+            ax.plot(steps, _moving_average(values), label=name, **line)
         else:
             ax.plot(steps, values, marker=style.marker, markersize=5, label=name, **line)
     if drawn:
@@ -156,46 +160,39 @@ class _View:
 
     def draw(self, trials: Sequence[TrialResult], name: str, style: Style) -> None:
         """The trainings of one schedule."""
-        diverged = [trial for trial in trials if trial.status == "diverged"]
-        scored = [(trial, loss) for trial in trials if (loss := self._loss(trial)) is not None]
-        seen = [(trial, loss) for trial, loss in scored if loss <= self._highest]
-        beyond = [trial for trial, loss in scored if loss > self._highest]
-        for short in (False, True):
-            chosen = [(t, loss) for t, loss in seen if (t.spec.steps < self._total_steps) == short]
-            if chosen:
-                lrs = [trial.spec.lr for trial, _ in chosen]
-                self._ax.plot(
-                    lrs,
-                    [self._objective.from_loss(loss) for _, loss in chosen],
-                    linestyle="none",
-                    marker=style.marker,
-                    color=style.colour,
-                    markersize=7,
-                    markeredgewidth=0.8 if style.marker != "+" else 2,
-                    markeredgecolor="white" if style.marker != "+" else style.colour,
-                    alpha=0.35 if short else 0.9,
-                    zorder=4,
-                    label=f"{name}, shorter" if short else name,
-                )
-        self._at_the_end(diverged, style, {"marker": "x", "label": "diverged"})
-        arrow = "^" if self._upwards else "v"
-        self._at_the_end(beyond, style, {"marker": arrow, "fillstyle": "none", "label": "out of view"})
-
-    def explain_marks(self) -> None:
-        """A line each in the legend for what stands at the end of the axis."""
-        for mark in self._marks.values():
-            self._ax.plot([], [], linestyle="none", color="0.3", markersize=7, **mark)
-
-    def _at_the_end(self, trials: Sequence[TrialResult], style: Style, mark: dict[str, Any]) -> None:
         if not trials:
             return
-        self._marks[mark["label"]] = mark
-        lrs = [trial.spec.lr for trial in trials]
-        height = _EDGE if self._upwards else 1 - _EDGE
-        self._ax.plot(
-            lrs, [height] * len(lrs), linestyle="none", color=style.colour, markersize=8, markeredgewidth=1.6,
-            transform=self._ax.get_xaxis_transform(), zorder=5, **{**mark, "label": None},
-        )  # fmt: skip
+        look = {"linestyle": "none", "marker": style.marker, "color": style.colour, "markersize": 7}
+        if style.marker in Line2D.filled_markers:
+            look |= {"markeredgecolor": "white", "markeredgewidth": 0.8}
+        self._ax.plot([], [], label=name, **look)  # in the legend though none may be in view
+        scored = [(trial, loss) for trial in trials if (loss := self._loss(trial)) is not None]
+        for trial, loss in scored:
+            if loss <= self._highest:
+                short = trial.spec.steps < self._total_steps
+                if short:
+                    self._marks["shorter"] = {"marker": "o", "alpha": _PALE}
+                score = self._objective.from_loss(loss)
+                self._ax.plot(trial.spec.lr, score, alpha=_PALE if short else 0.9, zorder=4, **look)
+        diverged = [trial.spec.lr for trial in trials if trial.status == "diverged"]
+        beyond = [trial.spec.lr for trial, loss in scored if loss > self._highest]
+        arrow = "^" if self._upwards else "v"
+        self._at_the_end(diverged, "diverged", {"marker": "x"}, style.colour)
+        self._at_the_end(beyond, "out of view", {"marker": arrow, "fillstyle": "none"}, style.colour)
+
+    def explain_marks(self) -> None:
+        """A line in the legend for every kind of mark that was drawn."""
+        for label, mark in self._marks.items():
+            self._ax.plot([], [], linestyle="none", color="0.3", markersize=7, label=label, **mark)
+
+    def _at_the_end(self, lrs: Sequence[float], label: str, mark: dict[str, Any], colour: str) -> None:
+        if not lrs:
+            return
+        self._marks[label] = mark
+        height = [_EDGE if self._upwards else 1 - _EDGE] * len(lrs)
+        across = self._ax.get_xaxis_transform()
+        look = {"linestyle": "none", "color": colour, "markersize": 8, "markeredgewidth": 1.6, **mark}
+        self._ax.plot(lrs, height, transform=across, zorder=5, **look)
 
     def _loss(self, trial: TrialResult) -> float | None:
         return self._objective.as_loss(trial) if trial.status == "complete" else None
@@ -204,17 +201,20 @@ class _View:
 def _loss_limits(
     answer: Answer, plan: StudyPlan, trials: Sequence[TrialResult], total_steps: int
 ) -> tuple[float, float]:
-    """From the best loss to where most trainings of full length lie, and every finalist.
+    """From the best loss to where most lrs lie that were trained in full, and every finalist.
 
-    A few lrs that are far too low or too high would flatten all else.
+    A few that are far too low or too high would flatten all else.
     """
-    full = [t for t in trials if t.spec.steps == total_steps and t.spec.optimizer is None]
-    losses = sorted(o.objective for o in observe(plan, full) if o.objective is not None)
+    groups: dict[tuple[str, float], list[float]] = {}
+    for trial in trials:
+        spec, loss = trial.spec, plan.objective.as_loss(trial)
+        if trial.status == "complete" and spec.steps == total_steps and loss is not None:
+            groups.setdefault((schedule_name(spec.schedule), spec.lr), []).append(loss)
+    means = [float(np.mean(group)) for group in groups.values()]
     sign = 1.0 if plan.objective.towards == "minimize" else -1.0
     finalists = [sign * value for f in answer.finalists if not f.diverged for value in f.objectives.values()]
-    best = min([*losses, *finalists])
-    middle = float(np.median(losses or finalists))
-    usual = [loss for loss in losses if loss - best <= 3 * (middle - best)]
+    best = min([*means, *finalists])
+    usual = [mean for mean in means if mean - best <= _USUAL * (float(np.median(means)) - best)]
     spread = max(max([*usual, *finalists]) - best, 4 * answer.noise, 2 * answer.margin)
     return best - 0.1 * spread, best + 1.2 * spread
 
@@ -245,6 +245,12 @@ def _draw_fit(
     lrs = np.geomspace(response.lrs[0], response.lrs[-1], _CURVE_POINTS)
     values = [plan.objective.from_loss(loss) for loss in fit.objective(lrs)]
     ax.plot(lrs, values, "-", color=colour, linewidth=1.6, alpha=0.7, zorder=3)
+
+
+def _moving_average(values: Array) -> Array:
+    """The mean of a window around each point, shape (n,); at the ends the window is cut."""
+    window = np.ones(max(3, round(_WINDOW * len(values))))
+    return np.convolve(values, window, "same") / np.convolve(np.ones(len(values)), window, "same")
 
 
 def _metric_limits(curves: Mapping[str, tuple[Array, Array]], winner: str) -> tuple[float, float]:

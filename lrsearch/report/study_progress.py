@@ -94,10 +94,8 @@ class StudyProgress:
         self._account.close_stage(result)
         self._running, self._step = None, 0
         if self._live is None:
-            spent = (
-                f"{result.cost:.3g} run-equivalents, {self._account.spent():.3g} of {self._plan.budget:.3g}"
-            )
-            print(f"{result.stage}: {stage_found(result)}; {spent}", file=sys.stderr, flush=True)
+            cost = f"{result.cost:.3g} run-equivalents, {self._account.spent():.3g} so far"
+            print(f"{result.stage}: {stage_found(result)}; {cost}", file=sys.stderr, flush=True)
         self._draw_if_due()
 
     def _is_best(self, result: TrialResult) -> bool:
@@ -136,8 +134,8 @@ class StudyProgress:
         parts = [self._stage]
         if self._running is not None:
             spec = self._running
-            parts[0] += f" {self._number + 1}"
             if spec.lr > 0:  # a sweep has none
+                parts[0] += f" {self._number + 1}"
                 parts.append(f"lr {format_lr(spec.lr)} {schedule_name(spec.schedule)}")
             parts.append(f"seed {spec.seed}, step {self._step:,}/{spec.steps:,}")
         if self._best is not None:
@@ -198,7 +196,7 @@ class _Account:
         if self._started is None or trained < _TELLING_COST:
             return None
         speed = trained / (time.monotonic() - self._started)
-        later = self._plan.costs()[STAGES.index(stage) :]  # type: ignore[arg-type]
+        later = self._plan.costs()[STAGES.index(stage) :]
         here = self._in_stage + running_steps / self._total_steps
         most = sum(cost.most for cost in later) - here
         return max(0.0, min(most, self._plan.budget - self.spent(running_steps))) / speed

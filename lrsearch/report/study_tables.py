@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import html
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from lrsearch.core.schedule_names import schedule_name
-from lrsearch.core.study_plan import StudyPlan
+from lrsearch.core.study_plan import StageCost, StudyPlan
 from lrsearch.core.study_result import Answer, StageResult
 from lrsearch.report.tables import format_lr
 
@@ -29,7 +29,14 @@ def plan_rows(plan: StudyPlan) -> list[tuple[str, str, str]]:
         "decay": _decay(plan),
         "confirm": _confirm(plan),
     }
-    return [(cost.stage, does[cost.stage], _between(cost.least, cost.most)) for cost in plan.costs()]
+    return [(cost.stage, does[cost.stage], _between(cost.least, cost.most)) for cost in stage_costs(plan)]
+
+
+def stage_costs(plan: StudyPlan) -> list[StageCost]:
+    """What each stage costs; none can take more than the budget leaves beside what the others need."""
+    costs = plan.costs()
+    spare = plan.budget - sum(cost.least for cost in costs)
+    return [replace(cost, most=min(cost.most, cost.least + spare)) for cost in costs]
 
 
 def plan_cost(plan: StudyPlan, total_steps: int, steps_per_epoch: int | None) -> str:
@@ -61,7 +68,7 @@ def plan_dict(plan: StudyPlan, total_steps: int, steps_per_epoch: int | None) ->
         "plan_hash": plan.hash,
         "steps": total_steps,
         "steps_per_epoch": steps_per_epoch,
-        "stages": [asdict(cost) for cost in plan.costs()],
+        "stages": [asdict(cost) for cost in stage_costs(plan)],
         "cost_run_equivalents": plan.budget,
         "cost_steps": round(plan.budget * total_steps),
     }
@@ -181,7 +188,8 @@ def _decay(plan: StudyPlan) -> str:
     names = [schedule_name(family) for family in plan.decayed]
     if not names:
         return "no other schedule"
-    return f"{', '.join(names)}; the best {plan.decay.extended} followed to their own best lr"
+    followed = "best is" if plan.decay.extended == 1 else f"best {plan.decay.extended} are"
+    return f"{', '.join(names)}; the {followed} followed octave by octave"
 
 
 def _confirm(plan: StudyPlan) -> str:

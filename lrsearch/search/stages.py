@@ -164,9 +164,9 @@ def decay(stage: Stage, base: Base) -> list[Followed]:
     order = sorted(range(len(trials)), key=lambda k: _best_loss(stage, trials[k]))
     for rank, k in enumerate(order[: plan.decay.extended]):
         if rank > 0:  # it starts where the best ended
-            at = _best_lr(stage, trials[order[0]])
-            if at is not None and _may_go_on(stage) and all(t.spec.lr != at for t in trials[k]):
-                trials[k] += stage.run([at], families[k], [plan.seed])
+            best = _best_lr(stage, trials[order[0]])
+            if best is not None and _may_go_on(stage) and all(t.spec.lr != best for t in trials[k]):
+                trials[k] += stage.run([best], families[k], [plan.seed])
         _follow(stage, families[k], trials[k])
     followed = []
     for family, group in zip(families, trials, strict=False):

@@ -95,16 +95,17 @@ class Storage:
     def _study(self, spec: TrialSpec) -> optuna.Study:
         stage: StageName = spec.stage  # type: ignore[assignment]
         if stage not in self._studies:
-            study = optuna.create_study(
-                storage=self._storage,
-                study_name=f"{self._name}/{stage}",
-                direction=self._plan.objective.towards,
-                load_if_exists=True,
-            )
+            with _quiet():
+                study = optuna.create_study(
+                    storage=self._storage,
+                    study_name=f"{self._name}/{stage}",
+                    direction=self._plan.objective.towards,
+                    load_if_exists=True,
+                )
             before = STAGES[STAGES.index(stage) - 1]
             study.set_user_attr("lrsearch.previous_stage", f"{self._name}/{before}")
             study.set_user_attr("lrsearch.plan", self._plan.hash)
-            study.set_metric_names([self._plan.objective.metric])
+            study.set_user_attr("lrsearch.objective", self._plan.objective.metric)
             self._studies[stage] = study
         return self._studies[stage]
 
@@ -135,7 +136,7 @@ def propose(observations: Sequence[Observation], low: float, high: float, seed: 
     `observations` are losses: lower is better; those that diverged bound it as a constraint. The same
     observations and seed give the same lr.
     """
-    axis = {"lr": FloatDistribution(low, high, log=True)}
+    axis: dict[str, BaseDistribution] = {"lr": FloatDistribution(low, high, log=True)}
     worst = max((o.objective for o in observations if o.objective is not None), default=0.0)
     with _quiet(), single_threaded():
         study = optuna.create_study(sampler=GPSampler(seed=seed, n_startup_trials=1))

@@ -8,6 +8,7 @@ import inspect
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial, update_wrapper
 from pathlib import Path
 from types import ModuleType
 from typing import Any, get_args, get_type_hints
@@ -16,16 +17,19 @@ from pydantic import TypeAdapter, ValidationError
 
 from lrsearch.errors import InputError, LrsearchError, first_line
 from lrsearch.examples import BUILT_IN
+from lrsearch.training.subjects import TrainFunction
 from lrsearch.training.task import Task
+from lrsearch.training.trial import Trial
 
 
-def load_task(source: str, settings: Sequence[str] = ()) -> Task:
+def load_task(source: str, settings: Sequence[str] = ()) -> Task | TrainFunction:
     """Calls the task function that `source` names, with `settings` such as ``batch_size=128`` as keyword
-    arguments.
+    arguments; a training function ``train(trial)`` is given back with them.
 
     `source` is a built-in name (``digits``), ``path/to/file.py:function`` or ``package.module:function``.
     Values are converted to the types of the function's annotations. All arguments, the defaults too, become
-    ``task.arguments``. Raises InputError for whatever is wrong with it.
+    ``task.arguments``. A training function's only argument without a default is called ``trial``, or
+    annotated as `lrsearch.Trial`. Raises InputError for whatever is wrong with it.
     """
     place, _, name = BUILT_IN.get(source, source).partition(":")
     if not place or not name:
@@ -43,7 +47,10 @@ def load_task(source: str, settings: Sequence[str] = ()) -> Task:
         raise InputError(
             "TASK", source, f"{name!r} is not callable", "name a function that returns an lrsearch.Task"
         )
-    arguments = _arguments(function, settings)
+    trial = _trial_parameter(function)
+    arguments = _arguments(function, settings, handed=trial)
+    if trial is not None:
+        return update_wrapper(partial(function, **arguments), function)
     try:
         task = function(**arguments)
     except LrsearchError:
@@ -52,7 +59,9 @@ def load_task(source: str, settings: Sequence[str] = ()) -> Task:
         problem = f"raised {type(error).__name__}: {first_line(error)}"
         raise InputError("TASK", source, problem, "call the function in Python to see where") from error
     if not isinstance(task, Task):
-        raise InputError("TASK", source, f"returned a {type(task).__name__}", "return an lrsearch.Task")
+        problem = f"returned a {type(task).__name__}"
+        mend = "return an lrsearch.Task, or call the argument of a training function trial"
+        raise InputError("TASK", source, problem, mend)
     own_name = source if source in BUILT_IN else name
     return replace(task, name=task.name or own_name, arguments={**arguments, **task.arguments})
 
@@ -82,9 +91,28 @@ def _import_file(path: Path) -> ModuleType:
     return module
 
 
-def _arguments(function: Callable[..., Any], settings: Sequence[str]) -> dict[str, Any]:
-    """All keyword arguments of the call: those set, converted, and the defaults of the others."""
-    parameters = inspect.signature(function).parameters
+def _trial_parameter(function: Callable[..., Any]) -> str | None:
+    """The argument through which a training function is handed its trial; None for a task's function."""
+    parameters = inspect.signature(function).parameters.values()
+    needed = [p.name for p in parameters if _is_needed(p)]
+    if len(needed) != 1:
+        return None
+    (name,) = needed
+    return name if name == "trial" or get_type_hints(function).get(name) is Trial else None
+
+
+def _is_needed(parameter: inspect.Parameter) -> bool:
+    variadic = parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+    return parameter.default is parameter.empty and not variadic
+
+
+def _arguments(
+    function: Callable[..., Any], settings: Sequence[str], handed: str | None = None
+) -> dict[str, Any]:
+    """All keyword arguments of the call, without the one that is `handed` over: those set, converted, and the
+    defaults of the others.
+    """
+    parameters = {name: p for name, p in inspect.signature(function).parameters.items() if name != handed}
     hints = get_type_hints(function)
     given: dict[str, Any] = {}
     for setting in settings:
@@ -95,11 +123,7 @@ def _arguments(function: Callable[..., Any], settings: Sequence[str]) -> dict[st
             known = ", ".join(parameters) or "none"
             raise InputError("--set", setting, f"the task takes no argument {name!r}", f"it takes {known}")
         given[name] = _convert(setting, text, hints.get(name, str))
-    missing = [
-        p.name
-        for p in parameters.values()
-        if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD) and p.name not in given
-    ]
+    missing = [p.name for p in parameters.values() if _is_needed(p) and p.name not in given]
     if missing:
         raise InputError(
             "TASK",

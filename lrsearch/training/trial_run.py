@@ -229,10 +229,13 @@ def _save(model: nn.Module, path: Path) -> None:
     unfinished = path.with_name(f"{path.name}.unfinished")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        torch.save(state, unfinished)
-        unfinished.replace(path)
+        try:
+            torch.save(state, unfinished)
+            unfinished.replace(path)
+        except BaseException:
+            unfinished.unlink(missing_ok=True)
+            raise
     except (OSError, RuntimeError) as error:  # torch's writer raises a RuntimeError on a full disk
-        unfinished.unlink(missing_ok=True)
         raise RecordError(f"cannot write the weights to {path}: {first_line(error)}") from error
 
 

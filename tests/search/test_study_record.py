@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ from lrsearch.tracking.folder import StudyFolder, create_folder
 from lrsearch.tracking.journal import RunJournal, RunRecord, read_run
 from lrsearch.tracking.state import load_state
 from lrsearch.tracking.sync import Destination
-from tests.conftest import CHECKOUT
+from tests.tracking.runs import CHECKOUT
 from tests.tracking.store import Store
 
 STEPS = 120
@@ -159,6 +159,23 @@ class Recorded:
     def value(self, name: str, metric: str) -> float:
         ((_, value, _),) = self.store.points(self.key(name), metric)
         return float(value)
+
+
+def wait_for_mirror(folder: StudyFolder) -> None:
+    """Until a mirror has sent everything, whichever of them: those of killed processes still run."""
+    deadline = time.monotonic() + TIMEOUT
+    while (state := load_state(folder)) is None or not state.covers(folder):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def end_mirrors(place: Path) -> None:
+    """End the mirrors that still serve a folder there."""
+    for process in psutil.process_iter(["cmdline"]):
+        words = process.info["cmdline"] or []
+        if "lrsearch.tracking.mirror" in words and words[-1].startswith(f"{place}{os.sep}"):
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
 
 
 def new_study(migrated: Path, place: Path) -> tuple[StudyFolder, Store, Destination]:
@@ -355,8 +372,8 @@ TRIALS = [spec(lr) for lr in (0.1, 0.2, 0.4)]
 
 def whole_study(
     folder: StudyFolder, destination: Destination, pauses: dict[str, int]
-) -> tuple[StudyRecord, dict[str, TrialResult]]:
-    """A study as it is begun and resumed, and what was finished before.
+) -> dict[str, TrialResult]:
+    """A study as it is begun and resumed; returns what was finished before.
 
     `pauses` say at which step of which run it waits for its end.
     """
@@ -369,7 +386,7 @@ def whole_study(
             if of.key not in record.finished:
                 train(record, of, number, pauses.get(f"coarse-{number:02d}"))
         record.conclude(answer(), {"best_lr": 0.2})
-    return record, found
+    return found
 
 
 def killed_study(place: str, uri: str, pauses: dict[str, int], ends: bool) -> None:
@@ -404,7 +421,7 @@ def wait_until_killed(recorded: Recorded, name: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def resumed(migrated: Path, tmp_path_factory: pytest.TempPathFactory) -> Recorded:
+def resumed(migrated: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Recorded]:
     """A study killed in the range test, interrupted in its first trial, killed in the second (which leaves
     half a line), killed once more between the second's result and its end, and then done.
     """
@@ -418,9 +435,10 @@ def resumed(migrated: Path, tmp_path_factory: pytest.TempPathFactory) -> Recorde
         file.write(b'01234567 {"type":"points",' + b"1" * 3000)
     recorded.ids = {name: wait_until_killed(recorded, name) for name in ("study", "coarse-01")}
     kill(recorded, {}, ends=False)
-    record, recorded.finished = whole_study(folder, destination, {})
-    assert record.mirror.wait(TIMEOUT)
-    return recorded
+    recorded.finished = whole_study(folder, destination, {})
+    wait_for_mirror(folder)
+    yield recorded
+    end_mirrors(folder.path.parent)
 
 
 def test_what_was_killed_and_resumed_ends_well(resumed: Recorded) -> None:
@@ -555,9 +573,6 @@ def test_the_description_says_the_answer_and_how_sure_it_is() -> None:
 
 @pytest.fixture(autouse=True)
 def no_mirror_stays(tmp_path: Path) -> Iterator[None]:
-    """Ends the mirrors whose server never comes."""
+    """Of those whose server never comes."""
     yield
-    for process in psutil.process_iter(["cmdline"]):
-        words = process.info["cmdline"] or []
-        if "lrsearch.tracking.mirror" in words and words[-1].startswith(f"{tmp_path}{os.sep}"):
-            process.kill()
+    end_mirrors(tmp_path)

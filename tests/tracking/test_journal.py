@@ -9,6 +9,7 @@ import socket
 import string
 import zlib
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -301,8 +302,14 @@ def test_repeated_steps_of_a_resumed_run_keep_their_first_record(folder: StudyFo
     assert run.damage == []
 
 
+def _cut_short(folder: StudyFolder, points: int) -> Path:
+    journal = record(folder, points)
+    journal.close()
+    return journal.path
+
+
 def test_a_resumed_run_records_what_damage_took(folder: StudyFolder) -> None:
-    path = record(folder, 4 * BLOCK).path
+    path = _cut_short(folder, 4 * BLOCK)
     path.write_bytes(_half_a_block(path.read_bytes()))
     with RunJournal.resume(path, folder) as again:
         for step in range(1, 4 * BLOCK + 1):
@@ -312,7 +319,7 @@ def test_a_resumed_run_records_what_damage_took(folder: StudyFolder) -> None:
 
 
 def test_a_resumed_run_records_a_metric_it_lacks_at_a_step_it_has(folder: StudyFolder) -> None:
-    path = record(folder, 60).path
+    path = _cut_short(folder, 60)
     with RunJournal.resume(path, folder) as again:
         again.point(50, {**metrics_at(50), "val/loss": 0.5})
     run = read_run(path)
@@ -330,7 +337,7 @@ def test_a_resumed_run_has_each_summary_once_unless_it_has_changed(folder: Study
 
 
 def test_who_passed_over_an_unfinished_line_reads_on_behind_it(folder: StudyFolder) -> None:
-    path = record(folder, BLOCK).path
+    path = _cut_short(folder, BLOCK)
     with path.open("ab") as file:
         file.write(b"01234567 {" + b"x" * 3000)
     passed_over = path.stat().st_size

@@ -1,0 +1,123 @@
+"""Studies made by hand, whose response is known: what the tables and the plots are to show of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from lrsearch.core.response import Response
+from lrsearch.core.results import MetricSummary, TrialResult, TrialSpec
+from lrsearch.core.study_plan import StudyPlan, load_plan
+from lrsearch.core.study_result import Answer, Finalist, Gain, StageResult, observe
+
+STEPS = 200
+BEST = {"constant": (0.05, 0.36), "linear": (0.1, 0.33), "cosine": (0.1, 0.335)}
+"""The best lr of each schedule, and the loss there."""
+UNTRAINED = 2.3
+
+
+def loss_of(name: str, lr: float, seed: int = 0) -> float:
+    """A parabola in log lr, a little off for every seed, that ends at the untrained model's loss."""
+    best, lowest = BEST[name]
+    return min(UNTRAINED, lowest + 0.03 * math.log2(lr / best) ** 2 + 0.002 * math.sin(7 * seed))
+
+
+def trial(
+    stage: str, name: str, lr: float, seed: int = 0, *, metric: str = "val/loss", **changed: Any
+) -> TrialResult:
+    """A training as `loss_of` has it; above lr 0.5 it diverges. An accuracy is 1 minus half of the loss."""
+    optimizer = changed.pop("optimizer", None)
+    spec = TrialSpec(stage, lr, {"name": name}, seed, changed.pop("steps", STEPS), optimizer=optimizer)
+    if lr > 0.5:
+        return TrialResult(spec, "diverged", 25, 0.1, cause="not_finite")
+    first, loss = UNTRAINED, changed.pop("loss", None) or loss_of(name, lr, seed)
+    if metric == "val/accuracy":
+        first, loss = 1 - first / 2, 1 - loss / 2
+    summary = MetricSummary(first, loss, min(loss, first), max(loss, first))
+    return TrialResult(spec, "complete", spec.steps, 0.5, UNTRAINED, {metric: summary}, **changed)
+
+
+def plan_of(metric: str = "val/loss", **changed: Any) -> StudyPlan:
+    """A plan of `STEPS` updates."""
+    return load_plan({"steps": STEPS, "objective": {"metric": metric}, **changed})
+
+
+def stages_of(
+    metric: str = "val/loss", *, proxy: float = 1.0, blind: bool = False
+) -> tuple[StageResult, ...]:
+    """The five stages of a study; `blind` without a bracket, so on a wide grid."""
+    short: dict[str, Any] = {"metric": metric, "steps": round(proxy * STEPS)}
+    grid = [1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0] if blind else [0.0094, 0.0375, 0.15, 0.6]
+    coarse = [trial("coarse", "constant", lr, **short) for lr in grid]
+    coarse += [trial("coarse", "constant", grid[2], seed, **short) for seed in (1, 2)]
+    decay = [trial("decay", name, lr, metric=metric) for name in ("linear", "cosine") for lr in (0.1, 0.2)]
+    decay += [trial("decay", "linear", 0.05, metric=metric), trial("decay", "linear", 0.8, metric=metric)]
+    baseline = trial("confirm", "constant", 1e-3, 1000, metric=metric, optimizer="adam", loss=0.41)
+    confirm = [
+        trial("confirm", name, BEST[name][0], 1000 + k, metric=metric) for k in range(3) for name in BEST
+    ]
+    bracket = None if blind else {"low": 0.0012, "high": 1.2}
+    verdict = "flat" if blind else "ok"
+    return (
+        StageResult("range-test", (), 1.0, {"lr": 0.05, "bracket": bracket, "verdict": verdict}),
+        StageResult(
+            "coarse", tuple(coarse), 5.125 * proxy, {"lr": 0.0494, "noise": 0.0021, "needs_warmup": False}
+        ),
+        StageResult(
+            "fine",
+            (trial("fine", "constant", 0.05, **short),),
+            proxy,
+            {"lr": 0.05, "on_edge": None},
+        ),
+        StageResult(
+            "decay",
+            tuple(decay),
+            5.125,
+            {"order": [{"schedule": "linear", "lr": 0.1}, {"schedule": "cosine", "lr": 0.1}]},
+        ),
+        StageResult(
+            "confirm",
+            (baseline, *confirm),
+            10.0,
+            {"winner": "linear at 0.1", "reason": "lowest mean objective"},
+        ),
+    )
+
+
+def answer_of(
+    stages: Sequence[StageResult], metric: str = "val/loss", winner: str = "linear", **changed: Any
+) -> Answer:
+    """The answer that the stages give."""
+    plan = plan_of(metric)
+    finalists = tuple(
+        Finalist(
+            f"{name} at {lr}",
+            lr,
+            {"name": name},
+            {
+                t.spec.seed: t.metrics[metric].final
+                for t in stages[-1].trials
+                if t.spec.schedule == {"name": name} and t.spec.optimizer is None
+            },
+        )
+        for name, (lr, _) in BEST.items()
+    )
+    chosen = next(finalist for finalist in finalists if finalist.schedule == {"name": winner})
+    trials = [t for stage in stages for t in stage.trials if t.spec.schedule == {"name": winner}]
+    fit = Response(observe(plan, [t for t in trials if t.spec.optimizer is None])).fit()
+    values: dict[str, Any] = {
+        "lr": chosen.lr,
+        "schedule": chosen.schedule,
+        "objective": chosen.mean,
+        "metric": metric,
+        "reason": "lowest mean objective",
+        "interval": fit.interval(0.9),
+        "tolerance": fit.tolerance(0.01),
+        "noise": 0.00213,
+        "margin": 0.00985,
+        "finalists": finalists,
+        "gain_over_constant": None if winner == "constant" else Gain(0.0301, 0.0276, 0.0326, 0.9),
+        **changed,
+    }
+    return Answer(**values)
