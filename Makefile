@@ -7,7 +7,8 @@ DEMO_STORE := sqlite:///mlflow.db
 .PHONY: demo test check bench notebooks clean
 
 demo: $(READY)
-	$(BIN)/lrsearch range-test digits --repeats 3 --tracking-uri $(DEMO_STORE)
+	test -d lrsearch-runs/demo && $(BIN)/lrsearch resume demo --tracking-uri $(DEMO_STORE) \
+		|| $(BIN)/lrsearch search digits --name demo --tracking-uri $(DEMO_STORE)
 
 test: check
 	$(BIN)/python -m pytest --numprocesses auto

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import statistics
-from itertools import pairwise
 
 _WINDOW = 0.05
 """A window's share of the steps."""
@@ -12,27 +11,36 @@ _PASSED_OVER = 0.1
 """The share of the steps at the beginning in which a rise is no divergence yet."""
 _LEAST_A_HALF = 3
 """Losses in half a window at least: where they are few, the window grows."""
-_MARGIN = 4.0
+_MARGIN = 5.0
 _ROUNDING = 1e-3
+_RARE = 60
+"""Fewer than one loss in so many is as low as the first: that is hardly chance."""
+_MARGIN_IF_RARE = 1.5
 
 
 class DivergenceRule:
     """Says why a training of `steps` updates has diverged: ``not_finite``, ``loss_rose``, or None.
 
-    ``not_finite``: the loss is not finite. ``loss_rose``: after the first 10% of the steps, the median of a
-    window's losses is above ``L1 + max(4 * s, 0.001 * |L1|)``, where L1 is the first loss. A window is 5% of
-    the steps, or more where those hold fewer than six losses, and one ends every half window. s is the median
-    over all windows so far of their noise, ``sqrt(pi) / 2 * mean |L_k+1 - L_k|``: the standard deviation of
-    independent normal losses, which a slow fall of the loss hardly moves. The margin is there because L1 is
-    a single loss: without it half of the trainings whose lr is too low to do anything would be called
-    diverged. The last term only guards against rounding.
+    ``not_finite``: the loss is not finite. ``loss_rose``: after the first 10% of the steps, the median m of a
+    window's losses is above the first loss L1 by more than noise explains, which is one of two:
+
+    - ``m > L1 + max(5 * s, 0.001 * |L1|)``, s the median of the standard deviations within all windows so
+      far: a blow-up that has settled;
+    - ``m > L1 + max(|L1|, 1.5 * s')``, s' the standard deviation within this window, where of at least 60
+      losses so far fewer than one in 60 was as low as L1: a blow-up that goes on, whose noise is so large
+      that the first test cannot tell.
+
+    A window is 5% of the steps, or more where those hold fewer than six losses; one ends every half window.
+    The margins are there because L1 is a single loss, which is as noisy as the others: without them half of
+    the trainings whose lr is too low to do anything would be called diverged.
     """
 
     def __init__(self, steps: int) -> None:
         self._half = steps * _WINDOW / 2
         self._begins = steps * _PASSED_OVER
         self._initial: float | None = None
-        self._noises: list[float] = []
+        self._count = self._as_low = 0
+        self._spreads: list[float] = []
         self._before: list[float] = []
         self._before_since = 0
         self._losses: list[float] = []
@@ -44,6 +52,9 @@ class DivergenceRule:
             return "not_finite"
         if self._initial is None:
             self._initial = loss
+        else:
+            self._count += 1
+            self._as_low += loss <= self._initial
         self._losses.append(loss)
         if step - self._since < self._half or len(self._losses) < _LEAST_A_HALF:
             return None
@@ -52,13 +63,17 @@ class DivergenceRule:
         self._losses, self._since = [], step
         if len(window) < 2 * _LEAST_A_HALF:
             return None
-        self._noises.append(_noise(window))
-        if since < self._begins:
-            return None
-        margin = max(_MARGIN * statistics.median(self._noises), _ROUNDING * abs(self._initial))
-        return "loss_rose" if statistics.median(window) > self._initial + margin else None
+        self._spreads.append(_spread(window))
+        return "loss_rose" if since >= self._begins and self._has_risen(window, self._initial) else None
+
+    def _has_risen(self, window: list[float], initial: float) -> bool:
+        rise = statistics.median_low(window) - initial  # the lower one: half a window of spikes is no rise
+        if rise > max(_MARGIN * statistics.median(self._spreads), _ROUNDING * abs(initial)):
+            return True
+        rare = self._count >= _RARE and _RARE * self._as_low < self._count
+        return rare and rise > max(abs(initial), _MARGIN_IF_RARE * self._spreads[-1])
 
 
-def _noise(losses: list[float]) -> float:
-    jumps = sum(abs(after - before) for before, after in pairwise(losses))
-    return math.sqrt(math.pi) / 2 * jumps / (len(losses) - 1)
+def _spread(losses: list[float]) -> float:
+    mean = sum(losses) / len(losses)
+    return math.dist(losses, [mean] * len(losses)) / math.sqrt(len(losses) - 1)

@@ -22,7 +22,8 @@ _UNSIGNED_BYTE = 8
 def read_images(name: str, places: Sequence[str], mend: str) -> tuple[TensorDataset, TensorDataset]:
     """Training and test set of the MNIST family: images float32 [n, 784], labels int64 [n].
 
-    Pixels are standardised: the training set's have mean 0 and standard deviation 1. Looked for in ``$LRSEARCH_DATA/<name>``, then in `places`. Raises InputError with the `mend` where it is
+    Pixels are standardised: the training set's have mean 0 and standard deviation 1. Looked for in
+    ``$LRSEARCH_DATA/<name>``, then in `places`. Raises InputError with the `mend` where it is
     missing or damaged.
     """
     folder = _find_folder(name, places, mend)

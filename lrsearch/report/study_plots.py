@@ -91,7 +91,7 @@ def plot_response(
     winner = schedule_name(answer.schedule)
     _draw_fit(ax, answer, plan, own, total_steps, look[winner].colour)
     label = f"answer: {winner} at {format_lr(answer.lr)}"
-    ring: dict[str, Any] = {"marker": "o", "fillstyle": "none", "markersize": 19, "markeredgewidth": 2.2}
+    ring: dict[str, Any] = {"marker": "o", "fillstyle": "none", "markersize": 16, "markeredgewidth": 2.2}
     ax.plot(answer.lr, answer.objective, linestyle="none", color=ACCENT, zorder=6, label=label, **ring)
     view.explain_marks()
     ax.set_xlabel("learning rate (peak of the schedule)")

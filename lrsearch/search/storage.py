@@ -6,7 +6,6 @@ truth: what Optuna does not have of it is added, and a database that is lost or 
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,11 +16,13 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.samplers import GPSampler
 from optuna.trial import TrialState
+from sqlalchemy import event
 
 from lrsearch.core.response import Observation
 from lrsearch.core.results import TrialResult, TrialSpec
 from lrsearch.core.schedule_names import schedule_name, schedule_names
 from lrsearch.core.study_plan import STAGES, StageName, StudyPlan
+from lrsearch.errors import first_line
 from lrsearch.training.state import single_threaded
 
 _AXES: dict[str, BaseDistribution] = {
@@ -157,12 +158,23 @@ def propose(observations: Sequence[Observation], low: float, high: float, seed: 
 def _open(path: Path) -> optuna.storages.RDBStorage:
     with _quiet():
         try:
-            return optuna.storages.RDBStorage(f"sqlite:///{path}")
+            return _hasty(optuna.storages.RDBStorage(f"sqlite:///{path}"))
         except Exception as error:  # whatever SQLite and Alembic say of a file that is none of theirs
-            damaged = path.with_suffix(".damaged")
-            log.warning("%s cannot be read (%s); it is made again from the journal", path, error)
-            path.replace(damaged)
-            return optuna.storages.RDBStorage(f"sqlite:///{path}")
+            log.warning("%s cannot be read; it is made again from the journal: %s", path, first_line(error))
+            path.replace(path.with_suffix(".damaged"))
+            return _hasty(optuna.storages.RDBStorage(f"sqlite:///{path}"))
+
+
+def _hasty(storage: optuna.storages.RDBStorage) -> optuna.storages.RDBStorage:
+    """Let SQLite not wait for the disk: a trial takes a dozen commits, and the journal has it all already."""
+
+    def prepare(connection: Any, _: Any) -> None:
+        connection.execute("PRAGMA synchronous=OFF")
+        connection.execute("PRAGMA journal_mode=MEMORY")
+
+    event.listen(storage.engine, "connect", prepare)
+    storage.engine.dispose()
+    return storage
 
 
 def _params(spec: TrialSpec) -> dict[str, Any]:
@@ -170,8 +182,7 @@ def _params(spec: TrialSpec) -> dict[str, Any]:
 
 
 def _attributes(spec: TrialSpec) -> dict[str, Any]:
-    schedule = json.dumps(dict(spec.schedule), sort_keys=True)
-    return {_KEY: spec.key, "schedule": schedule, "steps": spec.steps, "optimizer": spec.optimizer}
+    return {_KEY: spec.key, "lrsearch.trial": spec.to_dict()}
 
 
 @contextmanager
