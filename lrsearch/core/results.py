@@ -18,7 +18,8 @@ class TrialSpec:
     """One training: the peak `lr`, the schedule as its `to_dict`, the seed and the number of updates.
 
     `log_every` thins what is recorded of the training losses: every so many steps, and always the last.
-    `optimizer` is None for the task's own; ``adam`` is the baseline's.
+    `optimizer` is None for the task's own; ``adam`` is the baseline's. `again` is 1 for the second run of an
+    equal training, which tells how far equal runs differ.
     """
 
     stage: str
@@ -28,6 +29,7 @@ class TrialSpec:
     steps: int
     log_every: int = 1
     optimizer: str | None = None
+    again: int = 0
 
     @property
     def key(self) -> str:
@@ -38,6 +40,7 @@ class TrialSpec:
             "seed": self.seed,
             "steps": self.steps,
             "optimizer": self.optimizer,
+            "again": self.again,
         }
         return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
 

@@ -5,13 +5,13 @@ Objectives stand here in the metric's own sign, as the user reads them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from lrsearch.core.response import Interval, Observation, Tolerance
+from lrsearch.core.response import Interval, Tolerance
 from lrsearch.core.results import TrialResult
-from lrsearch.core.study_plan import StageName, StudyPlan
+from lrsearch.core.study_plan import StageName
 
 WarningName = Literal[
     "no_bracket",
@@ -22,8 +22,8 @@ WarningName = Literal[
     "lr_and_weight_decay_tuned_together",
     "undecided",
     "trials_failed",
-    "budget_spent",
     "own_loop",
+    "runs_differ",
 ]
 
 
@@ -129,15 +129,3 @@ class Answer:
             "gain_over_constant": gain and Gain(**gain),
         }
         return cls(**{**values, **parts})
-
-
-def observe(plan: StudyPlan, results: Iterable[TrialResult], metric: str | None = None) -> list[Observation]:
-    """What trials say of the objective (or of another metric, lower is better) at their lrs."""
-    objective = plan.objective if metric is None else plan.objective.model_copy(update={"metric": metric})
-    seen = []
-    for result in results:
-        diverged = result.status == "diverged"
-        loss = None if diverged else objective.as_loss(result)
-        if result.status != "failed" and (diverged or loss is not None):
-            seen.append(Observation(result.spec.lr, loss, result.spec.seed, diverged))
-    return seen

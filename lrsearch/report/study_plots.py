@@ -14,12 +14,13 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from numpy.typing import ArrayLike
 
 from lrsearch.core.curve import Array
-from lrsearch.core.response import FittedResponse, Response
+from lrsearch.core.observations import response_under
+from lrsearch.core.response import FittedResponse
 from lrsearch.core.results import TrialResult
 from lrsearch.core.schedule_names import SIMPLICITY, schedule_name
 from lrsearch.core.stats import Noise
 from lrsearch.core.study_plan import StudyPlan
-from lrsearch.core.study_result import Answer, StageResult, observe
+from lrsearch.core.study_result import Answer, StageResult
 from lrsearch.report.plots import ACCENT, INK, SHADE, new_axes
 from lrsearch.report.tables import format_lr
 
@@ -236,9 +237,7 @@ def _draw_fit(
     colour: str,
 ) -> None:
     """The response that was fitted under the chosen schedule: at the full length where there is any."""
-    under = [trial for trial in trials if trial.spec.schedule == answer.schedule]
-    full = [trial for trial in under if trial.spec.steps == total_steps]
-    response = Response(observe(plan, full or under))
+    response = response_under(plan, trials, answer.schedule, total_steps)
     if len(response.lrs) < _FEWEST_LRS:
         return
     fit = FittedResponse(response, response.noise or Noise(answer.noise))

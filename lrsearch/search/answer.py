@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from lrsearch.core.observations import observe, response_under
 from lrsearch.core.response import Response
 from lrsearch.core.results import TrialResult
 from lrsearch.core.schedule_names import schedule_name
 from lrsearch.core.stats import Candidate, Noise, compare, noise
 from lrsearch.core.study_plan import StudyPlan, direction_of
 from lrsearch.core.study_result import Answer, Finalist, Gain, StageResult, WarningName
-from lrsearch.search.stage import observe
 from lrsearch.search.stages import Base, Confirmed
 
 _FAR = 2.0
@@ -48,7 +48,7 @@ def conclude(found: Findings) -> Answer:
     schedule = confirmed.schedules[winner.name]
     finalists = tuple(_finalist(plan, c, confirmed.schedules[c.name]) for c in confirmed.candidates)
     spread = _noise(confirmed.candidates) or found.base.noise or Noise(0.0)
-    response = _response(found, schedule)
+    response = response_under(plan, found.trials, schedule, found.total_steps)
     fit = response.fit(response.noise or found.base.noise)
     return Answer(
         lr=winner.lr,
@@ -75,13 +75,6 @@ def _finalist(plan: StudyPlan, candidate: Candidate, schedule: Mapping[str, Any]
 
 def _noise(candidates: Sequence[Candidate]) -> Noise | None:
     return noise([list(c.objectives.values()) for c in candidates if not c.diverged])
-
-
-def _response(found: Findings, schedule: Mapping[str, Any]) -> Response:
-    """All that was tried under the winner's schedule at the full length, or at the proxy's if that is all."""
-    under = [t for t in found.trials if t.spec.schedule == schedule and t.spec.optimizer is None]
-    full = [t for t in under if t.spec.steps == found.total_steps]
-    return Response(observe(found.plan, full or under))
 
 
 def _gain_over_constant(found: Findings, winner: Candidate) -> Gain | None:
@@ -129,6 +122,9 @@ def _warnings(
         "undecided": _undecided(found),
         "trials_failed": _failures(found),
         "own_loop": _left_out(found),
+        "runs_differ": None
+        if found.base.runs_differ is None
+        else f"equal trainings differ by {found.base.runs_differ:.2g}: torch.use_deterministic_algorithms()",
     }
     return {name: text for name, text in said.items() if text is not None}
 

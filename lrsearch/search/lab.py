@@ -13,6 +13,7 @@ from lrsearch.core.study_result import StageResult
 from lrsearch.search.storage import Storage, propose
 from lrsearch.search.study_record import StudyRecord, TrialRecord
 from lrsearch.tracking.folder import StudyFolder
+from lrsearch.training.state import repeats_itself
 from lrsearch.training.task import Task
 from lrsearch.training.trial_run import run_trial
 
@@ -59,6 +60,7 @@ class RecordingLab:
         self._record = record
         self._storage = storage
         self._observers = observers
+        self.exact = repeats_itself(device)
 
     def run(self, spec: TrialSpec, number: int) -> TrialResult:
         """The result of a training: from the record where it is there, else trained now.

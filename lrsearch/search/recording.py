@@ -25,8 +25,9 @@ STAGE = "range-test"
 class RangeTestRecord:
     """Records one range test; used as a context manager, which ends its runs as they ended.
 
-    Nothing is written before the first finite loss, so that a wrong input leaves no run behind. A single
-    seed's points stand in the range test's own run; of several seeds each has a run of its own below it.
+    Nothing is written before the first finite loss or the end, so that a wrong input leaves no run behind. A
+    single seed's points stand in the range test's own run; of several seeds each has a run of its own below
+    it.
 
     In a study (`parent` is the key of its run) all of these are that run's children, and the study's mirror
     sends them. Of its `earlier` runs, those of the same name and settings go on.
@@ -54,6 +55,7 @@ class RangeTestRecord:
         self._tags = dict(tags)
         self._data = data
         self._parent = parent
+        self._name = STAGE if parent else folder.name
         self._earlier = earlier
         self._open = ExitStack()
         self._seed: int | None = None
@@ -113,16 +115,20 @@ class RangeTestRecord:
         if self.folder.path.parent == home():
             self.folder.path.rmdir()
 
+    @cached_property
+    def _main(self) -> RunJournal:
+        """The range test's own run, opened when it is first needed."""
+        main = self._go_on_or_create(self._name, "range_test", self._plan.seed, self._parent)
+        self.key = main.key
+        if self._parent is None:
+            self.mirror = start_mirror(self.folder, self._destination)
+        return main
+
     def _open_run(self, seed: int) -> RunJournal:
-        name = STAGE if self._parent else self.folder.name
-        if self.key is None:
-            self._main = self._go_on_or_create(name, "range_test", self._plan.seed, self._parent)
-            self.key = self._main.key
-            if self._parent is None:
-                self.mirror = start_mirror(self.folder, self._destination)
+        main = self._main
         if self._plan.repeats == 1:
-            return self._main
-        return self._go_on_or_create(f"{name}/seed-{seed}", "trial", seed, self._parent or self.key)
+            return main
+        return self._go_on_or_create(f"{self._name}/seed-{seed}", "trial", seed, self._parent or main.key)
 
     def _go_on_or_create(self, name: str, kind: Kind, seed: int, parent: str | None) -> RunJournal:
         plan = self._plan

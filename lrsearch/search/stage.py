@@ -9,7 +9,6 @@ from lrsearch.core.response import Observation
 from lrsearch.core.results import TrialResult, TrialSpec
 from lrsearch.core.study_plan import StageName, StudyPlan
 from lrsearch.core.study_result import StageResult
-from lrsearch.core.study_result import observe as observe
 from lrsearch.errors import StudyError
 
 _FAILED_SHARE = 3
@@ -17,7 +16,9 @@ _FAILED_SHARE = 3
 
 
 class Lab(Protocol):
-    """Runs trainings, and knows those that have run already."""
+    """Runs trainings, and knows those that have run already; `exact` says whether equal ones are equal."""
+
+    exact: bool
 
     def run(self, spec: TrialSpec, number: int) -> TrialResult:
         """The result of a training; `number` counts within the stage, from 0."""
@@ -77,6 +78,7 @@ class Stage:
         *,
         share: float = 1.0,
         optimizer: str | None = None,
+        again: int = 0,
     ) -> list[TrialResult]:
         """Train at every lr with every seed, for a `share` of the full length.
 
@@ -93,6 +95,7 @@ class Stage:
                 steps=steps,
                 log_every=self.plan.recorded_every(steps),
                 optimizer=optimizer,
+                again=again,
             )
             for lr in lrs
             for seed in seeds

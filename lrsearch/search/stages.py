@@ -7,13 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from lrsearch.core.observations import observe
 from lrsearch.core.response import Observation, Response
 from lrsearch.core.results import TrialResult
 from lrsearch.core.schedule_names import schedule_name, schedule_names
 from lrsearch.core.stats import Candidate, Decision, Noise, decide
 from lrsearch.core.suggest import Bracket
 from lrsearch.errors import StudyError
-from lrsearch.search.stage import Stage, observe, readable
+from lrsearch.search.stage import Stage, readable
 
 _BLIND_GRID = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 """The lrs that are tried where the range test found no bracket."""
@@ -30,7 +31,8 @@ _OCTAVE = 2.0
 class Base:
     """The best lr under the base schedule; `trials` are those that say so, `noise` that between seeds.
 
-    `on_edge` names the side where the best is still the last lr tried.
+    `on_edge` names the side where the best is still the last lr tried; `runs_differ` is the difference
+    between two equal trainings, None where they are the same bit for bit.
     """
 
     lr: float
@@ -39,6 +41,7 @@ class Base:
     noise: Noise | None
     on_edge: str | None = None
     needs_warmup: bool = False
+    runs_differ: float | None = None
 
 
 @dataclass(frozen=True)
@@ -112,6 +115,7 @@ def coarse(stage: Stage, bracket: Bracket | None) -> Base:
         noise=response.noise,
         on_edge=on_edge,
         needs_warmup=_survives_with_warmup(stage, trials, bracket),
+        runs_differ=_difference_of_equal_runs(stage, trials, response.best_lr),
     )
 
 
@@ -289,6 +293,16 @@ def _survives_with_warmup(stage: Stage, trials: Sequence[TrialResult], bracket: 
     lr = min(trial.spec.lr for trial in early)
     (warmed,) = stage.run([lr], _warmed(stage.plan.base_schedule), [stage.plan.seed], share=stage.plan.proxy)
     return warmed.status == "complete"
+
+
+def _difference_of_equal_runs(stage: Stage, trials: Sequence[TrialResult], lr: float) -> float | None:
+    """What a second run of the best training differs by, where the device does not repeat itself."""
+    if stage.lab.exact or not stage.affords(stage.plan.proxy):
+        return None
+    once = [trial for trial in trials if trial.spec.lr == lr and trial.spec.seed == stage.plan.seed]
+    again = stage.run([lr], stage.plan.base_schedule, [stage.plan.seed], share=stage.plan.proxy, again=1)
+    losses = [stage.plan.objective.as_loss(trial) for trial in (*once[:1], *again)]
+    return abs(losses[0] - losses[1]) if None not in losses else None  # type: ignore[operator]
 
 
 def _warmed(schedule: Mapping[str, Any]) -> dict[str, Any]:

@@ -179,7 +179,9 @@ class _Study:
         bracket = self._range_test()
         stage = self._begin("coarse")
         base = coarse(stage, bracket)
-        self._end(stage, lr=base.lr, noise=base.noise and base.noise.sd, needs_warmup=base.needs_warmup)
+        noise = base.noise and base.noise.sd
+        warmup, differ = base.needs_warmup, base.runs_differ
+        self._end(stage, lr=base.lr, noise=noise, needs_warmup=warmup, runs_differ=differ)
         stage = self._begin("fine")
         base = fine(stage, base)
         self._end(stage, lr=base.lr, on_edge=base.on_edge)

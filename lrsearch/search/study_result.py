@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from lrsearch.core.observations import response_under
 from lrsearch.core.response import FittedResponse, Interval, Response, Tolerance
 from lrsearch.core.results import TrialResult
 from lrsearch.core.schedule_names import schedule_name
 from lrsearch.core.study_result import Answer, Finalist, StageResult
 from lrsearch.errors import RecordError
 from lrsearch.search.record_state import RecordState
-from lrsearch.search.stage import observe
 from lrsearch.search.terms import Terms, load_terms
 from lrsearch.tracking.folder import StudyFolder, find_folder, write_atomic, write_json
 from lrsearch.tracking.journal import read_run, read_start
@@ -100,15 +100,9 @@ class StudyResult(RecordState):
 
     def response(self, schedule: Mapping[str, Any] | None = None) -> Response:
         """The objective (as a loss) against lr under a schedule, by default the chosen one."""
+        trials = [trial for stage in self.stages for trial in stage.trials]
         under = schedule or self.answer.schedule
-        trials = [
-            trial
-            for stage in self.stages
-            for trial in stage.trials
-            if trial.spec.schedule == under and trial.spec.optimizer is None
-        ]
-        full = [trial for trial in trials if trial.spec.steps == self.terms.total_steps]
-        return Response(observe(self.terms.plan, full or trials))
+        return response_under(self.terms.plan, trials, under, self.terms.total_steps)
 
     def fit(self, schedule: Mapping[str, Any] | None = None) -> FittedResponse:
         """The fitted response under a schedule, by default the chosen one."""

@@ -114,6 +114,11 @@ def single_threaded() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+def repeats_itself(device: torch.device) -> bool:
+    """Whether equal trainings give equal numbers: on a CPU, or under deterministic algorithms."""
+    return device.type == "cpu" or torch.are_deterministic_algorithms_enabled()
+
+
 def seed_everything(seed: int) -> None:
     """Seed `random`, NumPy's global generator and torch on all devices; to be used in `preserve_state`."""
     random.seed(seed)

@@ -89,6 +89,7 @@ def test_the_built_in_names(name: str) -> None:
 
 def test_a_task_is_named_and_keeps_all_its_arguments() -> None:
     task = load_task("digits", ["batch_size=128", "optimizer=adam", "batch_norm=true"])
+    assert isinstance(task, lrsearch.Task)
     assert task.name == "digits"
     assert task.arguments == {
         "optimizer": "adam",

@@ -6,10 +6,11 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from lrsearch.core.observations import observe
 from lrsearch.core.response import Response
 from lrsearch.core.results import MetricSummary, TrialResult, TrialSpec
 from lrsearch.core.study_plan import StudyPlan, load_plan
-from lrsearch.core.study_result import Answer, Finalist, Gain, StageResult, observe
+from lrsearch.core.study_result import Answer, Finalist, Gain, StageResult
 
 STEPS = 200
 BEST = {"constant": (0.05, 0.36), "linear": (0.1, 0.33), "cosine": (0.1, 0.335)}

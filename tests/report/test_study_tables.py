@@ -63,7 +63,7 @@ def test_a_plan_says_what_it_costs_in_trainings_and_in_updates(preset: str) -> N
 @pytest.mark.parametrize(("stage", "said"), [
     ("range-test", ("3 sweeps from lr 1e-07 to 10, each up to 33% of a training", "1")),
     ("coarse", (
-        "4 lrs a factor of 4 apart, 3 more where the best is at an end; 2 further seeds at the best", "6 to 9"
+        "4 lrs a factor of 4 apart, 3 more where the best is at an end; 2 further seeds at the best", "6 to 8"
     )),
     ("fine", ("up to 3 lrs around the best", "1 to 3")),
     ("decay", ("linear, cosine, wsd, step, one_cycle; the best 2 are followed octave by octave", "7 to 9")),

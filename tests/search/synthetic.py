@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -39,7 +40,7 @@ class Synthetic:
     negated: bool = False
     fails: Callable[[TrialSpec], bool] = lambda spec: False
     flat: bool = False
-    proposals: bool = True
+    exact: bool = True
     trained: list[TrialSpec] = field(default_factory=list)
 
     def loss(self, spec: TrialSpec) -> float:
@@ -49,7 +50,7 @@ class Synthetic:
         decayed = schedule_name(spec.schedule).removeprefix("warmup+") != "constant"
         octaves = math.log2(spec.lr / (self.best * (self.shift if decayed else 1.0)))
         excess = self.curvature * octaves**2 * (2.0 if octaves > 0 else 1.0)
-        rng = np.random.default_rng([self.noise_seed, spec.seed, int(spec.key, 16)])
+        rng = np.random.default_rng([self.noise_seed, spec.seed, spec.again, _number(spec)])
         noise = self.noise * (0.5 if decayed else 1.0) * rng.standard_normal()
         return float(0.4 - self.gain * decayed + excess + noise)
 
@@ -65,6 +66,11 @@ class Synthetic:
 
     def propose(self, observations: Sequence[Observation], low: float, high: float) -> float:
         return propose(observations, low, high, seed=len(observations))
+
+
+def _number(spec: TrialSpec) -> int:
+    """Of the lr and the schedule alone."""
+    return zlib.crc32(f"{spec.lr} {sorted(spec.schedule.items(), key=str)} {spec.steps}".encode())
 
 
 @dataclass

@@ -95,6 +95,16 @@ def test_a_study_of_which_a_third_raises_stops_with_the_reason() -> None:
         study(Synthetic(fails=lambda spec: spec.lr < 0.05), DEFAULT)
 
 
+def test_equal_runs_are_compared_where_the_device_does_not_repeat_itself() -> None:
+    assert study(Synthetic(), DEFAULT).base.runs_differ is None
+    lab = Synthetic(exact=False, noise=0.01)
+    differ = study(lab, DEFAULT).base.runs_differ
+    twice = [spec for spec in lab.trained if spec.again]
+    assert len(twice) == 1
+    assert differ is not None
+    assert 0 < differ < 0.1
+
+
 def test_a_single_failing_trial_does_not_stop_a_study() -> None:
     outcome = study(Synthetic(fails=lambda spec: spec.lr > 0.2 and spec.stage == "coarse"), DEFAULT)
     assert winner(outcome)[0] != "constant"

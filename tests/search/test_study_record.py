@@ -528,6 +528,15 @@ def test_a_trial_that_failed_can_be_tried_again_in_a_run_of_its_own(folder: Stud
     ]
 
 
+def test_a_range_test_without_a_finite_loss_is_recorded_all_the_same(folder: StudyFolder) -> None:
+    lrs = sweep_lrs(SWEEP.min_lr, SWEEP.max_lr, 60)
+    curves = [RangeTestCurve(lrs, np.array([]), seed, 0.98, 1, "not_finite") for seed in (0, 1)]
+    with StudyRecord.create(folder, NOWHERE, **ABOUT) as record, record.range_test(SWEEP) as range_test:
+        range_test.finish(curves, combine([suggest(curve) for curve in curves]))
+    tags = Recorded(folder, Store(Path())).run("range-test").tags
+    assert tags["lrsearch.verdict"] == "too_few_points"
+
+
 def test_a_winner_of_before_the_resume_loses_its_tag(folder: StudyFolder) -> None:
     first, second = spec(0.1), spec(0.2)
     with StudyRecord.create(folder, NOWHERE, **ABOUT) as record:

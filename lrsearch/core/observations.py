@@ -1,0 +1,39 @@
+"""From trials to the response of the objective to the lr."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from lrsearch.core.response import Observation, Response
+from lrsearch.core.results import TrialResult
+from lrsearch.core.study_plan import StudyPlan
+
+
+def observe(plan: StudyPlan, results: Iterable[TrialResult]) -> list[Observation]:
+    """What trials say of the objective at their lrs, as losses: lower is better.
+
+    Failed trials say nothing; nor do the baseline, whose optimizer is another, and second runs of equal
+    trainings, which would pass for other seeds.
+    """
+    seen = []
+    for result in results:
+        spec = result.spec
+        if result.status == "failed" or spec.optimizer is not None or spec.again:
+            continue
+        diverged = result.status == "diverged"
+        loss = None if diverged else plan.objective.as_loss(result)
+        if diverged or loss is not None:
+            seen.append(Observation(spec.lr, loss, spec.seed, diverged))
+    return seen
+
+
+def response_under(
+    plan: StudyPlan, results: Iterable[TrialResult], schedule: Mapping[str, Any], total_steps: int
+) -> Response:
+    """The response under one schedule: of the trainings of full length, or of the short ones if there are no
+    others. Raises InputError where nothing was trained under it.
+    """
+    under = [result for result in results if result.spec.schedule == schedule]
+    full = [result for result in under if result.spec.steps == total_steps]
+    return Response(observe(plan, full or under))

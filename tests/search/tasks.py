@@ -1,0 +1,233 @@
+"""Small tasks and loops for whole studies, and observers that end one in the middle."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+import lrsearch
+from lrsearch import StudyResult, Task, Trial
+from lrsearch.core.results import TrialResult, TrialSpec
+from lrsearch.core.study_result import StageResult
+from lrsearch.examples.digits import task as whole_digits
+from lrsearch.tracking.folder import StudyFolder
+from lrsearch.tracking.journal import RunRecord, read_run
+
+PLAN: dict[str, Any] = {
+    "preset": "quick",
+    "budget": 9.0,
+    "range_test": {"repeats": 1},
+    "coarse": {"points": 3, "extensions": 1},
+    "confirm": {"max_seeds": 1},
+}
+"""About eight trainings; the fine stage has none."""
+EVERY_STAGE: dict[str, Any] = {
+    **PLAN,
+    "budget": 14.0,
+    "proxy": 0.7,
+    "range_test": {"repeats": 2},
+    "fine": {"trials": 1},
+    "decay": {"extended": 1, "families": ["constant", "linear", "step"]},
+}
+"""Every stage trains at least twice."""
+NOWHERE = "http://127.0.0.1:9"
+"""A tracking server that is away."""
+
+
+# --- tasks ------------------------------------------------------------------------------------------------
+
+
+def digits(built: Path | None = None, *, hidden: int = 16) -> Task:
+    """Digits with a tiny net; every optimizer that is made leaves its lr as a line in `built`."""
+    task = whole_digits(hidden=hidden)
+    if built is None:
+        return task
+    return replace(task, optimizer=partial(_noted, built, task.optimizer))
+
+
+def _noted(
+    built: Path, make: Callable[..., Optimizer], parameters: Iterator[nn.Parameter], lr: float
+) -> Optimizer:
+    with built.open("a") as file:
+        file.write(f"{lr!r}\n")
+    return make(parameters, lr)
+
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+class Raising:
+    """A task of which a part raises: `optimizer` notes the lr, `loss` asks what to raise at it."""
+
+    def __init__(self, error: Callable[[float, int], BaseException | None]) -> None:
+        self.lr = math.nan
+        self.calls = 0
+        self._error = error
+        self._inner = digits()
+
+    def task(self) -> Task:
+        return replace(self._inner, optimizer=self._optimizer, loss=self._loss)
+
+    def _optimizer(self, parameters: Iterator[nn.Parameter], lr: float) -> Optimizer:
+        self.lr, self.calls = lr, 0
+        return self._inner.optimizer(parameters, lr)
+
+    def _loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        self.calls += 1
+        error = self._error(self.lr, self.calls)
+        if error is not None:
+            raise error
+        return nn.functional.cross_entropy(outputs, targets)
+
+
+# --- a loop of one's own, whose losses are known ----------------------------------------------------------
+
+
+class Known:
+    """A training function whose losses are a function of the lr, the schedule and the seed.
+
+    The final loss is a parabola in log lr around `best`, and around `shift` times that where the lr came down
+    to less than half of its peak, which also lowers it by `gain`. Above `edge` the loss explodes. Like the
+    loop in the design's text, it reports its validation once, at the end.
+    """
+
+    def __init__(
+        self,
+        *,
+        best: float = 0.02,
+        gain: float = 0.0,
+        shift: float = 1.0,
+        noise: float = 0.002,
+        edge: float = 0.7,
+        first_validation: bool = False,
+    ) -> None:
+        self.best, self.gain, self.shift = best, gain, shift
+        self.noise, self.edge = noise, edge
+        self.first_validation = first_validation
+        self.__name__ = "known"
+
+    def __call__(self, trial: Trial) -> None:
+        weight = nn.Parameter(torch.ones(1))
+        optimizer = torch.optim.SGD([weight], lr=trial.lr)
+        scheduler = trial.schedule.build(optimizer, trial.steps)
+        work, excess, lrs = 0.0, 0.0, []
+        for step in range(1, trial.steps + 1):
+            lr = float(optimizer.param_groups[0]["lr"])
+            lrs.append(lr)
+            work += lr / self.best
+            excess = 2 * excess + 0.1 if lr > self.edge else excess
+            if step == 1 and self.first_validation:
+                trial.report(step, val_loss=2.3)
+            optimizer.step()
+            scheduler.step()
+            trial.report(step, train_loss=0.5 + 1.8 * math.exp(-work / 10) + excess)
+        trial.report(trial.steps, val_loss=self.final(lrs, trial.seed) + excess)
+
+    def final(self, lrs: list[float], seed: int) -> float:
+        """The final loss of a training at these lrs."""
+        peak = max(lrs)
+        decayed = lrs[-1] < peak / 2
+        octaves = math.log2(peak / (self.best * (self.shift if decayed else 1.0)))
+        drawn = torch.Generator().manual_seed(hash((seed, round(math.log(peak) * 1e6), decayed)) % 2**31)
+        noise = self.noise * float(torch.randn(1, generator=drawn))
+        return 0.5 + 0.04 * octaves**2 - (self.gain if decayed else 0.0) + noise
+
+
+# --- observers --------------------------------------------------------------------------------------------
+
+
+class Observer:
+    """Hears of a study and does nothing."""
+
+    def stage_begins(self, stage: str) -> None: ...
+
+    def trial_begins(self, spec: TrialSpec, number: int) -> None: ...
+
+    def step_done(self, step: int) -> None: ...
+
+    def trial_ends(self, result: TrialResult) -> None: ...
+
+    def stage_ends(self, result: StageResult) -> None: ...
+
+
+class Untracked(Observer):
+    """Ends this process's mirrors before they have loaded MLflow: it costs more than the whole study."""
+
+    def stage_begins(self, stage: str) -> None:
+        end_own_mirrors()
+
+
+class Ends(Observer):
+    """Ends the study in the middle of the second training of a stage, once its first points are recorded."""
+
+    AT = 12
+
+    def __init__(self, stage: str, how: Callable[[], None], *, mirror: bool = False) -> None:
+        self._stage, self._how, self._mirror = stage, how, mirror
+        self._now = ""
+        self._trials = 0
+
+    def stage_begins(self, stage: str) -> None:
+        self._now, self._trials = stage, 0
+        if not self._mirror:
+            end_own_mirrors()
+
+    def trial_begins(self, spec: TrialSpec, number: int) -> None:
+        self._trials += 1
+
+    def step_done(self, step: int) -> None:
+        if self._now != self._stage or self._trials != 2:
+            return
+        if step == self.AT - 2:
+            time.sleep(0.6)  # longer than a point waits for its block, which the next point then fills
+        if step >= self.AT:
+            self._how()
+
+
+def kill_this_process() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def interrupt() -> None:
+    raise KeyboardInterrupt
+
+
+def end_own_mirrors() -> None:
+    """Kill the mirrors that this very process has started."""
+    for process in psutil.Process().children():
+        if process.is_running() and "lrsearch.tracking.mirror" in process.cmdline():
+            process.kill()
+
+
+# --- what is asked of a study -----------------------------------------------------------------------------
+
+
+def study(task: Any, name: str, **arguments: Any) -> StudyResult:
+    """A small study, quiet and without MLflow unless told otherwise."""
+    usual = {"epochs": 1, "plan": PLAN, "progress": Untracked(), "tracking_uri": NOWHERE}
+    if not isinstance(task, Task):
+        usual = {**usual, "epochs": None, "steps": 60}
+    result: StudyResult = lrsearch.search(task, name, **{**usual, **arguments})
+    return result
+
+
+def trainings(result: StudyResult) -> list[TrialResult]:
+    """Every training of a study, but for how long it took."""
+    return [replace(trial, seconds=0.0) for stage in result.stages for trial in stage.trials]
+
+
+def runs(folder: StudyFolder) -> list[RunRecord]:
+    """Every run that a study has recorded, in the order of their files."""
+    return [read_run(path) for path in folder.journals()]
