@@ -5,12 +5,16 @@ from __future__ import annotations
 import re
 import shlex
 from pathlib import Path
+from typing import get_args
 
 import matplotlib as mpl
 import pytest
 from typer.main import get_command
 
 from lrsearch.cli import app
+from lrsearch.core.study_plan import load_plan
+from lrsearch.core.study_result import WarningName
+from lrsearch.search.setting import with_whole_schedules
 from tests.readme import README, rendered
 
 TEXT = README.read_text(encoding="utf-8")
@@ -48,6 +52,20 @@ def test_commands_and_options_in_the_readme_exist() -> None:
         command = group.commands[words[1]]  # type: ignore[attr-defined]
         known = {option for parameter in command.params for option in parameter.opts} | {"--help"}
         assert {word for word in words if word.startswith("--")} <= known, words
+
+
+def test_plans_in_the_readme_are_plans(tmp_path: Path) -> None:
+    plans = re.findall(r"```toml\n(.*?)```", TEXT, flags=re.DOTALL)
+    assert plans
+    for number, text in enumerate(plans):
+        path = tmp_path / f"{number}.toml"
+        path.write_text(text, encoding="utf-8")
+        assert with_whole_schedules(load_plan(path), 1000, 100).budget == 30
+
+
+def test_every_warning_is_in_the_readme() -> None:
+    listed = re.findall(r"^\| `(\w+)` \| ", TEXT, flags=re.MULTILINE)
+    assert set(get_args(WarningName)) <= set(listed)
 
 
 def test_make_verbs_in_the_readme_exist() -> None:

@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from lrsearch.training.subjects import TaskFunction, TrainFunction
 
 _ANY_LR = 1e-3
-_FEWEST_SWEEP_STEPS = 30
+_GOOD_SWEEP_STEPS = 100
+"""Enough to tell the edge within a factor 3."""
+_FEWEST_SWEEP_STEPS = 20
 """A curve of fewer points says nothing."""
 
 
@@ -44,15 +46,16 @@ class Setting:
 
     @property
     def sweep(self) -> SweepPlan:
-        """The range test's part of the plan; a sweep costs no more than its share of a full training."""
+        """The range test's part of the plan; fewer sweeps rather than too short ones."""
         stage = self.plan.range_test
+        affordable = stage.repeats * stage.share * self.terms.total_steps
+        repeats = min(stage.repeats, max(1, int(affordable // _GOOD_SWEEP_STEPS)))
         usual = SweepPlan().steps_for(self.terms.steps_per_epoch)
-        most = int(stage.share * self.terms.total_steps)
         return SweepPlan(
             min_lr=stage.min_lr,
             max_lr=stage.max_lr,
-            steps=max(min(usual, most), _FEWEST_SWEEP_STEPS),
-            repeats=stage.repeats,
+            steps=max(min(usual, int(affordable / repeats)), _FEWEST_SWEEP_STEPS),
+            repeats=repeats,
             seed=self.plan.seed,
         )
 
@@ -72,7 +75,7 @@ def prepare(
     if not isinstance(given, Task):  # its optimizer is its own: there is no other to hold it against
         plan = plan.with_changes(baseline=False)
     total_steps = plan.total_steps(steps_per_epoch)
-    plan = _with_whole_schedules(plan, total_steps, steps_per_epoch)
+    plan = with_whole_schedules(plan, total_steps, steps_per_epoch)
     chosen = subject.check(SweepPlan(repeats=plan.range_test.repeats), device)
     facts: Mapping[str, Any] = {}
     if isinstance(given, Task):
@@ -100,7 +103,7 @@ def _facts(task: Task, device: torch.device) -> dict[str, Any]:
     return Training(model, optimizer, task.train_loader, task.loss, task.step, device=device).facts()
 
 
-def _with_whole_schedules(plan: StudyPlan, total_steps: int, steps_per_epoch: int | None) -> StudyPlan:
+def with_whole_schedules(plan: StudyPlan, total_steps: int, steps_per_epoch: int | None) -> StudyPlan:
     """The plan with every schedule's parameters spelled out; InputError for one that cannot be trained."""
 
     def whole(data: Mapping[str, Any], steps: int) -> dict[str, Any]:

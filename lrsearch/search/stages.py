@@ -16,8 +16,8 @@ from lrsearch.core.suggest import Bracket
 from lrsearch.errors import StudyError
 from lrsearch.search.stage import Stage, readable
 
-_BLIND_GRID = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
-"""The lrs that are tried where the range test found no bracket."""
+_BLIND_GRID = (1e-6, 1.0, 7)
+"""Ends and points of the grid where the range test found no bracket; fewer points where the budget ends."""
 _EARLY = 0.15
 """A divergence in this share of a training may be the start's fault: the first tenth and a window."""
 _FRESH_SEEDS = 1000
@@ -206,8 +206,9 @@ def confirm(stage: Stage, base: Base, followed: Sequence[Followed]) -> Confirmed
             if all(trial.status == "complete" for trial in trials[name]):
                 trials[name] += stage.run([lr], schedule, [seed])
 
-    for seed in seeds[: rules.seeds]:
-        train(list(finalists), seed)
+    for k, seed in enumerate(seeds[: rules.seeds]):
+        if k == 0 or stage.affords(len(finalists)):
+            train(list(finalists), seed)
     confirmed = _judge(stage, finalists, trials, baseline)
     for seed in seeds[rules.seeds :]:
         decision = confirmed.decision
@@ -248,7 +249,10 @@ def _judge(
 def _grid(stage: Stage, bracket: Bracket | None) -> list[float]:
     plan = stage.plan
     if bracket is None:
-        return list(_BLIND_GRID)
+        low, high, points = _BLIND_GRID
+        affordable = int(stage.left / plan.proxy) - plan.coarse.replicates
+        points = min(points, max(affordable, plan.coarse.points))
+        return [readable(low * (high / low) ** (k / (points - 1))) for k in range(points)]
     edge = bracket.high or _OCTAVE * plan.range_test.max_lr
     top, factor = edge / _OCTAVE, plan.coarse.factor
     return sorted(readable(top / factor**k) for k in range(plan.coarse.points))
