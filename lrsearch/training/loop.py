@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -92,7 +91,9 @@ class Training:
         """The loss of one batch, as the user's step or loss function computes it."""
         if self.device.type != "cpu":
             batch = to_device(batch, self.device)
-        with self._autocast():
+        if self.precision == "32":
+            return forward(self.model, self.loss, self.step, batch).loss
+        with torch.autocast(self.device.type, dtype=_DTYPES[self.precision]):
             return forward(self.model, self.loss, self.step, batch).loss
 
     def update(self, batches: Iterator[Any]) -> Tensor:
@@ -201,11 +202,6 @@ class Training:
                 "look for NaN or infinity in the data, the targets and the initial weights",
             )
         return loss
-
-    def _autocast(self) -> AbstractContextManager[Any]:
-        if self.precision == "32":
-            return nullcontext()
-        return torch.autocast(self.device.type, dtype=_DTYPES[self.precision])
 
 
 def fit(
