@@ -75,6 +75,8 @@ class Training:
         """What is trained, as plain JSON: the params that every run shows."""
         group = self.optimizer.param_groups[0]
         settings = {name: group[name] for name in ("weight_decay", "momentum", "betas") if name in group}
+        if group.get("decoupled_weight_decay") or isinstance(self.optimizer, torch.optim.AdamW):
+            settings["decoupled_weight_decay"] = True
         return {
             "model": type(self.model).__name__,
             "parameters": sum(p.numel() for p in self.model.parameters()),

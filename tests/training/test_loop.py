@@ -91,7 +91,7 @@ def test_the_facts_are_those_of_the_first_group() -> None:
     facts = training(model, optimizer=optimizer).facts()
     expected = {"model": "Linear", "parameters": 10, "optimizer": "AdamW", "weight_decay": 0.02}
     assert facts.items() >= expected.items()
-    assert facts["device"] == "cpu"
+    assert (facts["device"], facts["decoupled_weight_decay"]) == ("cpu", True)
 
 
 def test_gradients_of_one_step_do_not_reach_the_next() -> None:
