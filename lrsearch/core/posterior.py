@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from lrsearch.core.curve import Array
 from lrsearch.core.stats import Noise
-
-if TYPE_CHECKING:
-    from lrsearch.core.response import Response
 
 _EXTENSION = 2.0
 """Octaves beyond the tested lrs in which the optimum is looked for: a flat response is seen as open."""
@@ -45,6 +41,19 @@ _SHAPES = _shapes()
 
 
 @dataclass(frozen=True)
+class Means:
+    """What is fitted: ascending `lrs`, their mean objectives and numbers of trials, each of shape (n,).
+
+    `cliff` is the lr that no optimum passes, or None.
+    """
+
+    lrs: Array
+    means: Array
+    counts: Array
+    cliff: float | None
+
+
+@dataclass(frozen=True)
 class Posterior:
     """Over evenly spaced `optima` (log2 lr), shape (g,): their `probabilities`, shape (g,); the mean
     `amplitudes`, each times the probability of its optimum and shape, shape (g, s); the mean best objective.
@@ -64,7 +73,7 @@ class Posterior:
         return float(2.0**low), float(2.0**high)
 
 
-def posterior(response: Response, noise: Noise | None) -> Posterior:
+def posterior(response: Means, noise: Noise | None) -> Posterior:
     """All optima coarsely first, then those where the probability lies, finely."""
     x = np.log2(response.lrs)
     low = float(x[0]) - _EXTENSION
@@ -76,7 +85,7 @@ def posterior(response: Response, noise: Noise | None) -> Posterior:
     return _given(fine, response, noise)
 
 
-def _given(optima: Array, response: Response, noise: Noise | None) -> Posterior:
+def _given(optima: Array, response: Means, noise: Noise | None) -> Posterior:
     """The posterior where the optimum is one of `optima`.
 
     Axes: optimum, shape, discrepancy with amplitude, and the lrs, which the sums run over. ``t = 1 / sd``.

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from lrsearch.core.curve import Array
-from lrsearch.core.posterior import posterior, shape
+from lrsearch.core.posterior import Means, posterior, shape
 from lrsearch.core.stats import Noise, noise
 from lrsearch.errors import InputError
 
@@ -24,6 +24,9 @@ Side = Literal["low", "high"]
 
 _CLIFF = 3.0
 """Neighbours' excesses further apart than this are no parabola's."""
+_FAR, _BEYOND_NOISE = 0.55, 6.0
+"""Past an excess of this share of the losses' range, and of so many standard deviations between seeds, a
+response may level off: it tells no shape any more."""
 _FEWEST_LRS = 3
 """With fewer there is nothing to fit: the response counts as flat."""
 _CURVE_POINTS = 121
@@ -160,6 +163,35 @@ class Response:
         shift = (e_low * d_high**2 - e_high * d_low**2) / (2 * (e_low * d_high + e_high * d_low))
         return Vertex("parabola", (math.exp(centre + shift),))
 
+    def near_best(self) -> Means:
+        """What is fitted: all but the ends of the range where every lr is far worse than the best.
+
+        Far from the best, a training leaves the loss where it was, or spoils it: no curve through such points
+        has the valley's shape. The first far one on each side stays.
+        """
+        first, last = self._near
+        kept = slice(max(first - 1, 0), last + 2)
+        cliff = self.cliff if last + 2 >= len(self.lrs) else None
+        return Means(self.lrs[kept], self.means[kept], self.counts[kept], cliff)
+
+    def far_bounds(self) -> tuple[float, float]:
+        """The nearest lrs on both sides that are far worse than the best; 0 and infinity where none is.
+
+        Two lrs alone say of neither that it is far.
+        """
+        first, last = self._near if len(self.lrs) >= _FEWEST_LRS else (0, len(self.lrs) - 1)
+        low = float(self.lrs[first - 1]) if first > 0 else 0.0
+        return low, float(self.lrs[last + 1]) if last + 1 < len(self.lrs) else math.inf
+
+    @cached_property
+    def _near(self) -> tuple[int, int]:
+        """Indices of the lowest and the highest lr that is not far worse than the best."""
+        self._require_survivors()
+        noise = 0.0 if self.noise is None else self.noise.sd
+        excess = self.means - self.means.min()
+        near = np.flatnonzero(excess <= max(_FAR * np.ptp(self.means), _BEYOND_NOISE * noise))
+        return int(near[0]), int(near[-1])
+
     def fit(self, noise: Noise | None = None) -> FittedResponse:
         """The response with its uncertainty; `noise` replaces what the replicates here measure.
 
@@ -194,18 +226,19 @@ class FittedResponse:
     def __init__(self, response: Response, noise: Noise | None = None) -> None:
         self._response = response
         self._lowest, self._highest = response.lrs[0], response.lrs[-1]
-        fits = len(response.lrs) >= _FEWEST_LRS and not response.has_equal_means
-        self._posterior = posterior(response, noise or response.noise) if fits else None
+        near = response.near_best()
+        fits = len(near.lrs) >= _FEWEST_LRS and not response.has_equal_means
+        self._posterior = posterior(near, noise or response.noise) if fits else None
 
     @cached_property
     def lr(self) -> float:
-        """The lr of the lowest fitted objective within the tested range, the lowest such.
+        """The lr of the lowest fitted objective between the neighbours of the best tried lr.
 
         The fit weighs every place where the optimum may lie, so that a steep side is kept away from.
         """
         if self._posterior is None:
             return self._response.best_lr
-        return float(self._curve_lrs[np.argmin(self._curve)])
+        return float(self._curve_lrs[self._at])
 
     @property
     def expected_gain(self) -> float:
@@ -213,7 +246,7 @@ class FittedResponse:
         could gain on average, in the objective's unit. Below the noise they are not worth their cost.
         """
         level = np.inf if self._posterior is None else self._posterior.level
-        return max(0.0, float(self._curve.min() - level))
+        return max(0.0, float(self._curve[self._at] - level))
 
     def objective(self, lrs: ArrayLike) -> Array:
         """Fitted (posterior mean) objective at `lrs`, any shape, in the objective's unit."""
@@ -229,13 +262,14 @@ class FittedResponse:
         """The central set that holds the optimal lr with probability `level`, from 0.5 to 0.99.
 
         It ends where the tested range does, open if it would reach further; above, it may reach up to the
-        cliff, which no optimum passes. On a flat response it is the tested range, open at both sides unless
-        a cliff bounds it.
+        cliff, which no optimum passes. Where there is nothing to fit it reaches to the lrs that are far worse
+        or diverge, and on a flat response it is the tested range, open at both sides.
         """
         if not 0.5 <= level <= 0.99:
             raise InputError("level", level, "is out of range", "give a number from 0.5 to 0.99, e.g. 0.9")
         cliff = self._response.cliff
-        low, high = (0.0, math.inf) if self._posterior is None else self._posterior.central(level)
+        fitted = self._posterior
+        low, high = self._response.far_bounds() if fitted is None else fitted.central(level)
         ceiling = self._highest if cliff is None else cliff
         return Interval(
             low=float(min(max(low, self._lowest), ceiling)),
@@ -252,13 +286,19 @@ class FittedResponse:
         """
         if not (math.isfinite(delta) and delta > 0):
             raise InputError("delta", delta, "is no margin", "give a finite number above 0")
-        x, excess = np.log2(self._curve_lrs), self._curve - self._curve.min()
-        at, outside = int(np.argmin(excess)), excess > delta
+        at = self._at
+        x, excess = np.log2(self._curve_lrs), self._curve - self._curve[at]
+        outside = excess > delta
 
         def crossing(inner: int, outer: int) -> float:
             return float(2.0 ** np.interp(delta, excess[[inner, outer]], x[[inner, outer]]))
 
         below, above = np.flatnonzero(outside[:at]), np.flatnonzero(outside[at:]) + at
+        if self._posterior is None:
+            far_low, far_high = self._response.far_bounds()
+            near = [lr for lr in self._response.lrs if far_low < lr < far_high]
+            open_above = math.isinf(far_high) and self._response.cliff is None
+            return Tolerance(float(near[0]), float(near[-1]), low_open=far_low == 0, high_open=open_above)
         return Tolerance(
             low=crossing(below[-1] + 1, below[-1]) if len(below) else float(self._lowest),
             high=crossing(above[0] - 1, above[0]) if len(above) else float(self._highest),
@@ -273,6 +313,16 @@ class FittedResponse:
     @cached_property
     def _curve(self) -> Array:
         return self.objective(self._curve_lrs)
+
+    @cached_property
+    def _at(self) -> int:
+        """The curve's lowest point between the neighbours of the best tried lr, the lowest such."""
+        lrs, best = self._response.lrs, self._response.best_lr
+        low, high = lrs[lrs < best][-1:], lrs[lrs > best][:1]
+        inside = (self._curve_lrs >= (low[0] if len(low) else best) * (1 - 1e-9)) & (
+            self._curve_lrs <= (high[0] if len(high) else best) * (1 + 1e-9)
+        )
+        return int(np.argmin(np.where(inside, self._curve, np.inf)))
 
 
 def _check(observations: Sequence[Observation]) -> None:

@@ -74,7 +74,8 @@ class Training:
     def facts(self) -> dict[str, Any]:
         """What is trained, as plain JSON: the params that every run shows."""
         group = self.optimizer.param_groups[0]
-        settings = {name: group[name] for name in ("weight_decay", "momentum", "betas") if name in group}
+        names = ("weight_decay", "momentum", "betas")
+        settings: dict[str, Any] = {name: group[name] for name in names if name in group}
         if group.get("decoupled_weight_decay") or isinstance(self.optimizer, torch.optim.AdamW):
             settings["decoupled_weight_decay"] = True
         return {

@@ -1,4 +1,4 @@
-"""Our own range test on the benchmark's workload, untracked and tracked.
+"""Our own range test on the benchmark's workload, untracked and tracked, and a plain trial of the search.
 
 Untracked, the timed section is the whole call ``lrsearch.range_test(..., tracking=False)``: checks, the copy
 of model, optimizer and random states, the sweep, everything put back, the rules and the suggestion.
@@ -10,12 +10,15 @@ and the mirror says that MLflow's SQLite store has committed every point (`lr`, 
 is in MLflow: there the journal is begun, the provenance collected, the mirror's process started, and its
 imports and its connection to a store that has its tables are waited for. That is a cost of its own, and so
 are the curve's files, which come after the points; the run's summary is in neither.
+
+The trial is `run_trial` at a constant lr, on a task without a validation loader, from the making of the model
+to its result.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +28,7 @@ from torch import nn
 
 import lrsearch
 from lrsearch.core.plan import SweepPlan
+from lrsearch.core.results import TrialSpec
 from lrsearch.errors import TrackingError
 from lrsearch.search.recording import RangeTestRecord
 from lrsearch.tracking.destination import Destination
@@ -32,6 +36,8 @@ from lrsearch.tracking.folder import create_folder, range_test_name
 from lrsearch.tracking.sync import Mirror
 from lrsearch.training.data import describe_data
 from lrsearch.training.range_test import SweepObserver
+from lrsearch.training.task import Task
+from lrsearch.training.trial_run import run_trial
 from tests.bench.workload import MAX_LR, MIN_LR, Sample, Workload
 
 METRICS_A_POINT = 3
@@ -83,6 +89,27 @@ def tracked(work: Workload, place: Path) -> TrackedSample:
         raise TrackingError("the mirror did not come to its end")
     seconds = committed - begin - observer.opening_s
     return TrackedSample(seconds, result.curves[0].steps, observer.opening_s, committed - swept)
+
+
+def trial(work: Workload) -> Sample:
+    """A training as a study runs it; its points go nowhere."""
+    task = Task(model=work.model, optimizer=_optimizer, loss=nn.CrossEntropyLoss(), train_loader=work.loader)
+    spec = TrialSpec("coarse", MIN_LR, {"name": "constant"}, seed=0, steps=work.steps)
+    begin = time.perf_counter()
+    result = run_trial(task, spec, torch.device("cpu"), _Nowhere(), objective="train/loss")
+    return Sample(time.perf_counter() - begin, result.steps_done)
+
+
+def _optimizer(parameters: Iterator[nn.Parameter], lr: float) -> torch.optim.SGD:
+    return torch.optim.SGD(parameters, lr=lr, momentum=0.9)
+
+
+class _Nowhere:
+    def begin(self, facts: Mapping[str, Any]) -> None:
+        """Nothing is kept."""
+
+    def record(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Nothing is kept."""
 
 
 def range_test(

@@ -345,3 +345,18 @@ def test_bad_arguments_are_refused(call: Callable[[Response], object]) -> None:
 def test_where_all_diverged_there_is_nothing_to_fit(call: Callable[[Response], object]) -> None:
     with pytest.raises(InputError, match="all diverged"):
         call(response(parabola(1.0), [], diverged=[0.1, 1.0]))
+
+
+def test_a_plateau_far_below_the_best_does_not_bend_the_fit() -> None:
+    losses = [0.636892, 0.636878, 0.636733, 0.635281, 0.619929, 0.410107, 0.082314]
+    fitted = Response([Observation(10.0 ** (k - 6), loss) for k, loss in enumerate(losses)]).fit()
+    assert fitted.lr == 1.0
+    assert fitted.interval() == Interval(0.1, 1.0, 0.9, low_open=False, high_open=True)
+    assert fitted.tolerance(0.003) == Tolerance(1.0, 1.0, low_open=False, high_open=True)
+
+
+@given(SPREAD_OUT)
+@PROPERTY
+def test_the_chosen_lr_lies_between_the_neighbours_of_the_best_tried(losses: list[float]) -> None:
+    response = Response([Observation(4.0**k, loss) for k, loss in enumerate(losses)])
+    assert response.best_lr / 4.001 <= response.fit().lr <= response.best_lr * 4.001
