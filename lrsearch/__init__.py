@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from lrsearch.errors import TrackingError as TrackingError
     from lrsearch.search.range_test import range_test as range_test
     from lrsearch.search.range_test_result import RangeTest as RangeTest
+    from lrsearch.search.reproduce import reproduce as reproduce
     from lrsearch.search.study import resume as resume
     from lrsearch.search.study import search as search
     from lrsearch.search.study_result import StudyResult as StudyResult
@@ -42,6 +43,7 @@ _HOMES = {
     "load": "search.study_result",
     "preserve_state": "training.state",
     "range_test": "search.range_test",
+    "reproduce": "search.reproduce",
     "resume": "search.study",
     "search": "search.study",
 }

@@ -5,6 +5,7 @@ the axes; only they import matplotlib.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -37,11 +38,18 @@ def file_axes() -> Axes:
     return Figure(figsize=_SIZE, dpi=_DPI, layout="constrained").add_subplot()
 
 
-def save(ax: Axes, path: Path) -> None:
-    """Writes the figure of `ax` as PNG; the same figure gives the same bytes."""
+def png(ax: Axes) -> bytes:
+    """The figure of `ax` as PNG; the same figure gives the same bytes."""
+    buffer = BytesIO()
     figure = ax.get_figure(root=True)
     if figure is not None:
-        figure.savefig(path, dpi=_DPI, metadata={"Software": None})
+        figure.savefig(buffer, format="png", dpi=_DPI, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def save(ax: Axes, path: Path) -> None:
+    """Writes the figure of `ax` as PNG."""
+    path.write_bytes(png(ax))
 
 
 def plot_range_test(

@@ -212,7 +212,7 @@ def _bracket(bracket: Mapping[str, Any] | None, verdict: str) -> str:
 
 def _order(order: Sequence[Mapping[str, Any]]) -> str:
     if not order:
-        return "no other schedule"
+        return "no other schedule was tried"
     names = [f"{entry['schedule']} at {format_lr(entry['lr'])}" for entry in order[:_SHOWN_SCHEDULES]]
     return f"best first: {', '.join(names)}{', …' if len(order) > _SHOWN_SCHEDULES else ''}"
 

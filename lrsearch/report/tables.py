@@ -75,6 +75,20 @@ def range_test_table(curves: Sequence[RangeTestCurve], suggestion: Suggestion, t
     return table
 
 
+def status_table(rows: Sequence[tuple[str, ...]]) -> Table:
+    """The studies and range tests there are, a row each."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=SIMPLE_HEAD)
+    for column in ("name", "state", "trials", "answer", "objective", "MLflow", "last written"):
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    return table
+
+
 def range_test_html(curves: Sequence[RangeTestCurve], suggestion: Suggestion, task: str) -> str:
     """The same table for a notebook."""
     rows = "".join(

@@ -208,7 +208,7 @@ def _undecided(found: Findings) -> str | None:
     if not names:
         return None
     seeds = max(len(c.objectives) for c in found.confirmed.candidates)
-    return f"{' and '.join(names)} cannot be told from the winner with {seeds} seeds"
+    return f"{' and '.join(names)} cannot be told from the winner with {seeds} seed{'s' * (seeds > 1)}"
 
 
 def _failures(found: Findings) -> str | None:

@@ -40,6 +40,16 @@ class Status:
         """Plain JSON."""
         return asdict(self)
 
+    def cells(self) -> tuple[str, ...]:
+        """A row of a table: name, state, how far, answer, objective, in MLflow, when."""
+        far = f"{self.trials} trials" if self.kind == "study" else "range test"
+        state = self.state if self.stage is None else f"{self.state} in {self.stage}"
+        answer = (
+            "–" if self.lr is None else f"lr {self.lr:.3g}" + (f", {self.schedule}" if self.schedule else "")
+        )
+        objective = "–" if self.objective is None else f"{self.metric} {self.objective:.4g}"
+        return self.name, state, far, answer, objective, self.tracking, f"{self.ago} ago"
+
     @property
     def ago(self) -> str:
         """How long ago it was last written to, roughly."""

@@ -12,7 +12,7 @@ from lrsearch.core.suggest import combine, suggest
 from lrsearch.errors import InputError
 from lrsearch.search.range_test_result import RangeTest
 from lrsearch.search.recording import RangeTestRecord
-from lrsearch.search.subject import called, data_of
+from lrsearch.search.subject import arguments_of, called, data_of
 from lrsearch.tracking.destination import find_destination
 from lrsearch.tracking.folder import create_folder, range_test_name
 from lrsearch.training.range_test import Observers, SweepObserver, sweep
@@ -105,7 +105,7 @@ def range_test(
                 destination=find_destination(f"lrsearch/{name}", tracking_uri, experiment),
                 task=name,
                 plan=plan,
-                params=given.arguments if isinstance(given, Task) else {},
+                params=arguments_of(given),
                 tags=tags or {},
                 data=data,
             )

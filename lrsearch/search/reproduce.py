@@ -27,6 +27,11 @@ if TYPE_CHECKING:
 
 _WITHIN = 1.645 * math.sqrt(2.0)
 """In units of the noise: equal configurations on other random numbers differ by less in nine cases of ten."""
+_VERDICTS = {
+    "identical": "identical in every recorded point",
+    "within_interval": "not identical, but within what other seeds would make of it",
+    "different": "different",
+}
 _COMPARED = ("versions", "platform", "cpu", "git", "environment")
 
 
@@ -56,6 +61,18 @@ class Reproduction:
     now: float | None
     first: Difference | None
     changes: Mapping[str, tuple[Any, Any]]
+
+    def lines(self) -> list[str]:
+        """What to say of it: the verdict, where it first differs, and what has changed since."""
+        lines = [f"{self.name}: {_VERDICTS[self.verdict]}"]
+        if self.first is not None:
+            now = "is missing" if self.first.now is None else f"is {self.first.now!r}"
+            where = f"at step {self.first.step}: {self.first.metric} was {self.first.recorded!r} and {now}"
+            lines.append(f"first difference {where}")
+        lines.append(
+            f"objective then {self.recorded:.6g}, now {'none' if self.now is None else f'{self.now:.6g}'}"
+        )
+        return lines + [f"changed: {name} was {then}, is {now}" for name, (then, now) in self.changes.items()]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON."""

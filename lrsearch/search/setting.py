@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Literal
 
 from lrsearch.core.plan import SweepPlan
 from lrsearch.core.study_plan import StudyPlan
 from lrsearch.errors import InputError
-from lrsearch.search.subject import called, data_of
+from lrsearch.search.subject import arguments_of, called, data_of
 from lrsearch.search.terms import Terms
 from lrsearch.training.data import batch_count
 from lrsearch.training.loop import Training
@@ -18,6 +19,7 @@ from lrsearch.training.state import preserve_random_state
 from lrsearch.training.subjects import Fresh, OwnLoop, is_train_function
 from lrsearch.training.task import Task
 from lrsearch.training.trial_run import check_repeatable
+from lrsearch.training.validation import validate
 
 if TYPE_CHECKING:
     import torch
@@ -60,6 +62,22 @@ class Setting:
         )
 
 
+def changes_asked(
+    epochs: int | None, steps: int | None, seed: int | None, objective: str | Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """What these arguments change in a plan."""
+    changes: dict[str, Any] = {}
+    if epochs is not None:
+        changes |= {"epochs": epochs, "steps": steps}
+    elif steps is not None:
+        changes |= {"steps": steps, "epochs": None}
+    if seed is not None:
+        changes["seed"] = seed
+    if objective is not None:
+        changes["objective"] = {"metric": objective} if isinstance(objective, str) else dict(objective)
+    return changes
+
+
 def prepare(
     task: Task | TaskFunction | TrainFunction,
     plan: StudyPlan,
@@ -81,12 +99,13 @@ def prepare(
     if isinstance(given, Task):
         _check_objective(given, plan)
         check_repeatable(given, plan.seed, chosen)
+        _check_metrics(given, chosen)
         facts = _facts(given, chosen)
     terms = Terms(
         plan=plan,
         task=name,
         facts=facts,
-        arguments=dict(given.arguments) if isinstance(given, Task) else {},
+        arguments=arguments_of(given),
         data={context: data for context, data in data_of(subject).items() if data is not None},
         total_steps=total_steps,
         steps_per_epoch=steps_per_epoch,
@@ -94,6 +113,16 @@ def prepare(
         settings=tuple(source[1]) if source else (),
     )
     return Setting(subject, terms, chosen)
+
+
+def _check_metrics(task: Task, device: torch.device) -> None:
+    """Raise InputError for a metric that is no number, told from the first validation batch."""
+    loaders = [loader for loader in (task.val_loader, task.test_loader) if loader is not None]
+    with preserve_random_state(loaders):
+        model = task.build_model(device)
+        for loader in loaders:
+            part: Literal["val", "test"] = "val" if loader is task.val_loader else "test"
+            validate(task, model, list(islice(loader, 1)), device, part=part, seed=0)
 
 
 def _facts(task: Task, device: torch.device) -> dict[str, Any]:

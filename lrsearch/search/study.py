@@ -17,7 +17,7 @@ from lrsearch.core.suggest import Bracket, combine, suggest
 from lrsearch.errors import InputError
 from lrsearch.search.answer import Findings, conclude
 from lrsearch.search.lab import RecordingLab, StudyObserver, weights_path
-from lrsearch.search.setting import Setting, prepare
+from lrsearch.search.setting import Setting, changes_asked, prepare
 from lrsearch.search.stage import Account, Stage
 from lrsearch.search.stages import Base, Confirmed, coarse, confirm, decay, fine
 from lrsearch.search.storage import Storage
@@ -25,7 +25,8 @@ from lrsearch.search.study_record import StudyRecord
 from lrsearch.search.study_result import FILES, StudyResult, load_study, write_files
 from lrsearch.search.task_source import load_task
 from lrsearch.search.terms import Terms, load_terms
-from lrsearch.tracking.destination import find_destination
+from lrsearch.tracking import destination as destinations
+from lrsearch.tracking.destination import Destination, find_destination
 from lrsearch.tracking.folder import StudyFolder, create_folder, find_folder
 from lrsearch.training.range_test import Observers, SweepObserver, sweep
 from lrsearch.training.subjects import Fresh
@@ -78,7 +79,7 @@ def search(
     The same seed gives the same trials and the same answer, on a CPU bit for bit. Raises InputError for a
     wrong argument before anything is trained, and StudyError where the trials leave nothing to search.
     """
-    chosen = load_plan(plan).with_changes(**_changes(epochs, steps, seed, objective))
+    chosen = load_plan(plan).with_changes(**changes_asked(epochs, steps, seed, objective))
     setting = prepare(task, chosen, device, source)
     terms = setting.terms
     folder = _folder(name, terms, resume, accept_changes)
@@ -91,7 +92,7 @@ def search(
         record = stack.enter_context(
             open_record(
                 folder,
-                find_destination(f"lrsearch/{terms.task}", tracking_uri, experiment),
+                _destination(folder, terms, tracking_uri, experiment),
                 task=terms.task,
                 objective=terms.plan.objective,
                 params={**terms.facts, **terms.arguments},
@@ -106,7 +107,9 @@ def search(
         elif progress:
             from lrsearch.report.study_progress import StudyProgress
 
-            observers.append(stack.enter_context(StudyProgress(terms.plan, terms.total_steps)))
+            observers.append(
+                stack.enter_context(StudyProgress(terms.plan, terms.total_steps, terms.steps_per_epoch))
+            )
         return _Study(setting, folder, record, observers).run()
 
 
@@ -285,22 +288,6 @@ class _Swept:
         self._observer.step_done(step)
 
 
-def _changes(
-    epochs: int | None, steps: int | None, seed: int | None, objective: str | Mapping[str, Any] | None
-) -> dict[str, Any]:
-    """What the arguments change in the plan."""
-    changes: dict[str, Any] = {}
-    if epochs is not None:
-        changes |= {"epochs": epochs, "steps": steps}
-    elif steps is not None:
-        changes |= {"steps": steps, "epochs": None}
-    if seed is not None:
-        changes["seed"] = seed
-    if objective is not None:
-        changes["objective"] = {"metric": objective} if isinstance(objective, str) else dict(objective)
-    return changes
-
-
 def _folder(name: str, terms: Terms, resuming: bool, accept_changes: bool) -> StudyFolder:
     """A new folder, or that of the study to resume, whose terms must be the same."""
     if not resuming:
@@ -309,6 +296,14 @@ def _folder(name: str, terms: Terms, resuming: bool, accept_changes: bool) -> St
     if not accept_changes:
         terms.check(load_terms(folder))
     return folder
+
+
+def _destination(
+    folder: StudyFolder, terms: Terms, tracking_uri: str | None, experiment: str | None
+) -> Destination:
+    """Where it was recorded before, unless another place is named."""
+    kept = destinations.load(folder) if tracking_uri is None and experiment is None else None
+    return kept or find_destination(f"lrsearch/{terms.task}", tracking_uri, experiment)
 
 
 @contextmanager

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lrsearch.core.observations import response_under
@@ -25,7 +27,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 FORMAT = 1
-FILES = ("plan.json", "result.json", "trials.csv", "plots/response.png", "plots/schedules.png")
+FILES = (
+    *("plan.json", "result.json", "trials.csv", "report.html"),
+    *("plots/response.png", "plots/schedules.png"),
+)
 """What a finished study writes into its folder, and shows in MLflow."""
 
 
@@ -198,6 +203,15 @@ class StudyResult(RecordState):
                 return list(steps), list(values)
         return [], []
 
+    def report(self, path: str | os.PathLike[str] | None = None) -> Path:
+        """Writes the report, one page of HTML, by default `report.html` in the study's folder; returns where.
+
+        Raises InputError where the path cannot be written.
+        """
+        from lrsearch.search.report_data import write_report
+
+        return write_report(self.folder, path, result=self)
+
     def _rows(self) -> list[dict[str, Any]]:
         objective = self.terms.plan.objective
         rows = []
@@ -230,14 +244,18 @@ class StudyResult(RecordState):
 
 
 def write_files(result: StudyResult) -> None:
-    """Write `result.json`, `trials.csv` and the plots into the study's folder."""
-    from lrsearch.report.plots import file_axes, save
+    """Write `result.json`, `trials.csv`, the plots and the report into the study's folder."""
+    from lrsearch.report.html import draw, page
+    from lrsearch.search.report_data import clean, gather, write_page
 
     folder = result.folder
     (folder.path / "plots").mkdir(exist_ok=True)
     write_atomic(folder.path / "trials.csv", result.trials.to_csv(index=False))
-    save(result.plot_response(file_axes()), folder.path / "plots/response.png")
-    save(result.plot_schedules(file_axes()), folder.path / "plots/schedules.png")
+    data = gather(folder, result)
+    pictures = draw(data)
+    for name in ("response", "schedules"):
+        (folder.path / f"plots/{name}.png").write_bytes(pictures[name])
+    write_page(page(data, pictures, clean), folder.report)
     stages = [
         {
             "stage": stage.stage,
@@ -250,9 +268,8 @@ def write_files(result: StudyResult) -> None:
     write_json(folder.result, {"format": FORMAT, "answer": result.answer.to_dict(), "stages": stages})
 
 
-def load_study(folder: StudyFolder) -> StudyResult:
-    """Reads a finished study from its folder; RecordError where a file is missing or damaged."""
-    terms = load_terms(folder)
+def read_result(folder: StudyFolder) -> tuple[Answer, tuple[StageResult, ...]]:
+    """The answer and the stages of a finished study; RecordError where its file is missing or damaged."""
     try:
         values = json.loads(folder.result.read_text(encoding="utf-8"))
         if values["format"] != FORMAT:
@@ -266,11 +283,17 @@ def load_study(folder: StudyFolder) -> StudyResult:
             )
             for stage in values["stages"]
         )
-        answer = Answer.from_dict(values["answer"])
+        return Answer.from_dict(values["answer"]), stages
     except FileNotFoundError:
         raise RecordError(f"{folder.name} is not finished: lrsearch resume {folder.name} goes on") from None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RecordError(f"{folder.result} is damaged: {error!r}") from error
+
+
+def load_study(folder: StudyFolder) -> StudyResult:
+    """Reads a finished study from its folder; RecordError where a file is missing or damaged."""
+    terms = load_terms(folder)
+    answer, stages = read_result(folder)
     starts = [read_start(path) for path in folder.journals()]
     key = next((start.key for start in starts if start.kind == "study"), None)
     return StudyResult(folder.name, answer, stages, terms, folder, key=key)

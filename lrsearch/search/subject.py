@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from lrsearch.errors import InputError
@@ -21,6 +22,13 @@ def called(given: Any) -> tuple[Any, str]:
     if isinstance(given, Task):
         return given, given.name or getattr(given.model, "__name__", "task").strip("<>")
     return given, own_name
+
+
+def arguments_of(given: Any) -> dict[str, Any]:
+    """The arguments that made a task, or that a training function was bound to."""
+    if isinstance(given, Task):
+        return dict(given.arguments)
+    return dict(given.keywords) if isinstance(given, partial) else {}
 
 
 def data_of(subject: Parts | Fresh | OwnLoop) -> dict[str, Any]:

@@ -66,6 +66,19 @@ def load_task(source: str, settings: Sequence[str] = ()) -> Task | TrainFunction
     return replace(task, name=task.name or own_name, arguments={**arguments, **task.arguments})
 
 
+def built_in_tasks() -> dict[str, Any]:
+    """What each built-in task is, and the settings it takes, with their defaults."""
+    found = {}
+    for name, source in BUILT_IN.items():
+        place, _, attribute = source.partition(":")
+        function = getattr(importlib.import_module(place), attribute)
+        found[name] = {
+            "what": inspect.getdoc(function),
+            "settings": {p.name: p.default for p in inspect.signature(function).parameters.values()},
+        }
+    return found
+
+
 def _import(source: str, place: str) -> ModuleType:
     try:
         if place.endswith(".py"):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -186,15 +185,3 @@ def test_python_and_the_command_line_agree(cli: Command) -> None:
     result = package.range_test(task(), steps=100, tracking=False)
     assert said["lr"] == result.lr
     assert said["rules"] == result.suggestion.rules
-
-
-@pytest.fixture(autouse=True)
-def no_mirror_stays(tmp_path: Path) -> object:
-    """Ends the mirrors whose server never comes back."""
-    import psutil
-
-    yield
-    for process in psutil.process_iter(["cmdline"]):
-        words = process.info["cmdline"] or []
-        if "lrsearch.tracking.mirror" in words and words[-1].startswith(f"{tmp_path}{os.sep}"):
-            process.kill()

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lrsearch.core.response import Interval, Observation, Response, Side
+from lrsearch.core.response import Interval, Observation, Response, Side, Tolerance
 from lrsearch.core.stats import Noise
 from lrsearch.errors import InputError
 

@@ -204,7 +204,7 @@ def test_a_row_a_stage_says_trials_divergences_cost_and_find() -> None:
     ("range-test", {"bracket": {"low": 0.1, "high": None}, "verdict": "ok"}, "bracket 0.1 to open (ok)"),
     ("coarse", {"lr": 0.1, "noise": None, "needs_warmup": True}, "best lr 0.1, needs warmup"),
     ("fine", {"lr": 0.1, "on_edge": "low"}, "best lr 0.1, the lowest tried"),
-    ("decay", {"order": []}, "no other schedule"),
+    ("decay", {"order": []}, "no other schedule was tried"),
     ("decay", {"order": [{"schedule": "linear", "lr": 0.1}] * 4}, "linear at 0.1, …"),
 ])  # fmt: skip
 def test_other_finds_are_told_too(stage: Any, found: dict[str, Any], said: str) -> None:

@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -24,24 +25,28 @@ from lrsearch.core.study_result import StageResult
 from lrsearch.examples.digits import task as whole_digits
 from lrsearch.tracking.folder import StudyFolder
 from lrsearch.tracking.journal import RunRecord, read_run
+from lrsearch.tracking.state import load_state
 
 PLAN: dict[str, Any] = {
     "preset": "quick",
-    "budget": 9.0,
-    "range_test": {"repeats": 1},
+    "budget": 11.0,
+    "range_test": {"repeats": 1, "share": 0.7},
     "coarse": {"points": 3, "extensions": 1},
     "confirm": {"max_seeds": 1},
 }
 """About eight trainings; the fine stage has none."""
 EVERY_STAGE: dict[str, Any] = {
     **PLAN,
-    "budget": 14.0,
+    "epochs": 3,
+    "budget": 16.0,
     "proxy": 0.7,
-    "range_test": {"repeats": 2},
+    "range_test": {"repeats": 2, "share": 1.0},
     "fine": {"trials": 1},
     "decay": {"extended": 1, "families": ["constant", "linear", "step"]},
 }
 """Every stage trains at least twice."""
+SWEEP = 10.0
+"""The lr with which a sweep's optimizer is made."""
 NOWHERE = "http://127.0.0.1:9"
 """A tracking server that is away."""
 
@@ -106,7 +111,7 @@ class Known:
     def __init__(
         self,
         *,
-        best: float = 0.02,
+        best: float = 0.1,
         gain: float = 0.0,
         shift: float = 1.0,
         noise: float = 0.002,
@@ -163,26 +168,33 @@ class Observer:
 
 
 class Untracked(Observer):
-    """Ends this process's mirrors before they have loaded MLflow: it costs more than the whole study."""
+    """Ends a study's mirror before it has loaded MLflow: that costs more than the whole study."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
 
     def stage_begins(self, stage: str) -> None:
-        end_own_mirrors()
+        if stage == "range-test":
+            end_own_mirror(self._name)
 
 
 class Ends(Observer):
-    """Ends the study in the middle of the second training of a stage, once its first points are recorded."""
+    """Ends a study in the middle of the second training of a stage, once its first points are recorded.
+
+    `without_mirror` names the study whose mirror is ended at the beginning.
+    """
 
     AT = 12
 
-    def __init__(self, stage: str, how: Callable[[], None], *, mirror: bool = False) -> None:
-        self._stage, self._how, self._mirror = stage, how, mirror
+    def __init__(self, stage: str, how: Callable[[], None], without_mirror: str | None = None) -> None:
+        self._stage, self._how, self._without_mirror = stage, how, without_mirror
         self._now = ""
         self._trials = 0
 
     def stage_begins(self, stage: str) -> None:
         self._now, self._trials = stage, 0
-        if not self._mirror:
-            end_own_mirrors()
+        if self._without_mirror and stage == "range-test":
+            end_own_mirror(self._without_mirror)
 
     def trial_begins(self, spec: TrialSpec, number: int) -> None:
         self._trials += 1
@@ -204,11 +216,13 @@ def interrupt() -> None:
     raise KeyboardInterrupt
 
 
-def end_own_mirrors() -> None:
-    """Kill the mirrors that this very process has started."""
+def end_own_mirror(name: str) -> None:
+    """Kill the mirror that this very process has started for a study."""
     for process in psutil.Process().children():
-        if process.is_running() and "lrsearch.tracking.mirror" in process.cmdline():
-            process.kill()
+        with suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
+            words = process.cmdline()
+            if "lrsearch.tracking.mirror" in words and Path(words[-1]).name == name:
+                process.kill()
 
 
 # --- what is asked of a study -----------------------------------------------------------------------------
@@ -216,9 +230,9 @@ def end_own_mirrors() -> None:
 
 def study(task: Any, name: str, **arguments: Any) -> StudyResult:
     """A small study, quiet and without MLflow unless told otherwise."""
-    usual = {"epochs": 1, "plan": PLAN, "progress": Untracked(), "tracking_uri": NOWHERE}
+    usual = {"epochs": 2, "plan": PLAN, "progress": Untracked(name), "tracking_uri": NOWHERE}
     if not isinstance(task, Task):
-        usual = {**usual, "epochs": None, "steps": 60}
+        usual = {**usual, "epochs": None, "steps": 100}
     result: StudyResult = lrsearch.search(task, name, **{**usual, **arguments})
     return result
 
@@ -228,6 +242,19 @@ def trainings(result: StudyResult) -> list[TrialResult]:
     return [replace(trial, seconds=0.0) for stage in result.stages for trial in stage.trials]
 
 
+def rows(result: StudyResult) -> list[Any]:
+    """The rows of the table of trials."""
+    return list(result.trials.itertuples())
+
+
 def runs(folder: StudyFolder) -> list[RunRecord]:
     """Every run that a study has recorded, in the order of their files."""
     return [read_run(path) for path in folder.journals()]
+
+
+def wait_for_mirror(folder: StudyFolder) -> None:
+    """Until a mirror, whichever it is, has sent everything."""
+    deadline = time.monotonic() + 120
+    while (state := load_state(folder)) is None or state.state != "synced" or not state.covers(folder):
+        assert time.monotonic() < deadline, folder.mirror_log.read_text()
+        time.sleep(0.05)

@@ -1,0 +1,94 @@
+"""What the command line says, and how it ends: one line on stderr and an exit code."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import typer
+
+
+class TerminatedError(SystemExit):
+    """SIGTERM has come."""
+
+
+@contextmanager
+def reporting(debug: bool, study: str | None = None) -> Iterator[None]:
+    """Turns what is raised into one line on stderr and an exit code; an interrupted `study` can go on."""
+    from lrsearch.errors import InputError, LrsearchError, first_line
+
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        _fail(f"interrupted; {_what_is_left(study)}", 130, error, debug)
+    except TerminatedError as error:
+        _fail(f"terminated; {_what_is_left(study)}", 143, error, debug)
+    except LrsearchError as error:
+        _fail(str(error), 2 if isinstance(error, InputError) else 1, error, debug)
+    except Exception as error:
+        where = "".join(f" ({note})" for note in getattr(error, "__notes__", []))
+        _fail(f"{type(error).__name__}: {first_line(error)}{where}", 1, error, debug)
+
+
+def _what_is_left(study: str | None) -> str:
+    """What an interruption leaves, and how a study goes on."""
+    from lrsearch.errors import InputError
+    from lrsearch.tracking.folder import find_folder
+
+    if study is None:
+        return "the model was put back, what was recorded is kept"
+    try:
+        begun = find_folder(study).plan.is_file()
+    except InputError:
+        begun = False
+    return f"lrsearch resume {shlex.quote(study)} goes on" if begun else "the study had not begun"
+
+
+def _fail(message: str, code: int, error: BaseException, debug: bool) -> None:
+    if debug:
+        traceback.print_exception(error)
+    say(message)
+    raise typer.Exit(code) from error
+
+
+def say(message: str) -> None:
+    """A message on stderr."""
+    typer.echo(f"lrsearch: {message}", err=True)
+
+
+def wait_for_mlflow(result: Any, timeout: float) -> None:
+    """Wait at most so many seconds until MLflow has everything; say so where it has not."""
+    if result.mirror is not None:
+        result.wait(timeout)
+        say_pending(result.tracking, result.folder)
+
+
+def say_pending(state: str, folder: Any) -> None:
+    """Say how a record that MLflow has not got whole is sent later."""
+    if state == "pending":
+        from lrsearch.tracking.folder import home
+        from lrsearch.tracking.state import load_state
+
+        name = folder.name if folder.path.parent == home() else folder.path
+        kept = load_state(folder)
+        reason = f" ({kept.error})" if kept is not None and kept.error else ""
+        say(f"MLflow has not got everything yet{reason}; nothing is lost: lrsearch sync {name}")
+
+
+def pairs(option: str, texts: list[str]) -> dict[str, str]:
+    """``NAME=VALUE`` texts as a mapping; InputError for one without a value."""
+    from lrsearch.errors import InputError
+
+    for text in texts:
+        if "=" not in text:
+            raise InputError(option, text, "has no value", "write NAME=VALUE")
+    return dict(text.split("=", 1) for text in texts)
+
+
+def print_json(values: dict[str, Any]) -> None:
+    """One JSON object on stdout."""
+    typer.echo(json.dumps(values, allow_nan=False))
