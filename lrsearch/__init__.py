@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from lrsearch.errors import StopTrial as StopTrial
     from lrsearch.errors import StudyError as StudyError
     from lrsearch.errors import TrackingError as TrackingError
+    from lrsearch.search.compare import ComparisonResult as ComparisonResult
+    from lrsearch.search.compare import compare as compare
     from lrsearch.search.range_test import range_test as range_test
     from lrsearch.search.range_test_result import RangeTest as RangeTest
     from lrsearch.search.reproduce import reproduce as reproduce
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from lrsearch.training.trial import Trial as Trial
 
 _HOMES = {
+    "ComparisonResult": "search.compare",
     "InputError": "errors",
     "LrsearchError": "errors",
     "RangeTest": "search.range_test_result",
@@ -40,6 +43,7 @@ _HOMES = {
     "StudyError": "errors",
     "StudyPlan": "core.study_plan",
     "StudyResult": "search.study_result",
+    "compare": "search.compare",
     "load": "search.study_result",
     "preserve_state": "training.state",
     "range_test": "search.range_test",

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 from contextlib import redirect_stdout
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
@@ -86,6 +87,25 @@ def reproduce(
 
 
 @app.command()
+def compare(
+    names: Annotated[list[str], typer.Argument(metavar="NAME NAME …", help="the studies' names or folders")],
+    out: Annotated[Path | None, typer.Option(help="also write one page of HTML there")] = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Hold finished studies against each other: answers, objective at equal cost, which differences are real."""
+    with reporting(debug):
+        from lrsearch.search.compare import compare as run
+
+        found = run(*names)
+        page = None if out is None else found.report(out)
+        if as_json:
+            print_json(found.to_dict() | {"report": page and str(page)})
+        else:
+            _print_comparison(found, page)
+
+
+@app.command()
 def tasks(as_json: Json = False) -> None:
     """List the built-in tasks, with their settings."""
     from lrsearch.search.task_source import built_in_tasks
@@ -136,3 +156,18 @@ def rm(
             raise typer.Exit(1)
         shutil.rmtree(folder.path)
         say(f"removed {folder.path}")
+
+
+def _print_comparison(found: Any, page: Path | None) -> None:
+    from rich.console import Console
+
+    from lrsearch.report.comparison_tables import comparison_table, differing_table, remark_lines, sentence
+
+    typer.echo(sentence(found.comparison))
+    console = Console()
+    console.print(comparison_table(found.comparison))
+    console.print(differing_table(found.comparison))
+    for line in remark_lines(found.comparison):
+        typer.echo(line)
+    if page is not None:
+        typer.echo(f"page    {page}")

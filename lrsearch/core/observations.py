@@ -13,15 +13,16 @@ from lrsearch.core.study_plan import StudyPlan
 def observe(plan: StudyPlan, results: Iterable[TrialResult]) -> list[Observation]:
     """What trials say of the objective at their lrs, as losses: lower is better.
 
-    Failed trials say nothing; nor do the baseline, whose optimizer is another, and second runs of equal
-    trainings, which would pass for other seeds.
+    A failed trial bounds the lr as a diverged one does: where it raises, there is no lr to choose. Left out
+    are the baseline, whose optimizer is another, and second runs of equal trainings, which would pass for
+    other seeds.
     """
     seen = []
     for result in results:
         spec = result.spec
-        if result.status == "failed" or spec.optimizer is not None or spec.again:
+        if spec.optimizer is not None or spec.again:
             continue
-        diverged = result.status == "diverged"
+        diverged = result.status != "complete"
         loss = None if diverged else plan.objective.as_loss(result)
         if diverged or loss is not None:
             seen.append(Observation(spec.lr, loss, spec.seed, diverged))

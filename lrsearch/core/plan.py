@@ -58,6 +58,11 @@ class SweepPlan(BaseModel):
             )
         return self
 
+    @property
+    def seeds(self) -> range:
+        """The seeds to sweep with."""
+        return range(self.seed, self.seed + self.repeats)
+
     def steps_for(self, batches: int | None) -> int:
         """Steps of the sweep: as asked, else one epoch of `batches`, at least 100 and at most 1,000.
 

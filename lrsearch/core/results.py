@@ -56,7 +56,7 @@ class TrialSpec:
 
 @dataclass(frozen=True)
 class MetricSummary:
-    """A metric over a trial: its first and its final value, its lowest and its highest.
+    """A metric over a trial: its first, final, lowest and highest value, and how many there were.
 
     Of a validation metric of a task the first is that of the untrained model.
     """
@@ -65,6 +65,7 @@ class MetricSummary:
     final: float
     low: float
     high: float
+    count: int = 1
 
     @classmethod
     def of(cls, value: float) -> MetricSummary:
@@ -73,7 +74,7 @@ class MetricSummary:
 
     def add(self, value: float) -> MetricSummary:
         """The summary with one more value."""
-        return MetricSummary(self.first, value, min(self.low, value), max(self.high, value))
+        return MetricSummary(self.first, value, min(self.low, value), max(self.high, value), self.count + 1)
 
     def read(self, use: Use, direction: Direction) -> float:
         """The final value, or the best in this direction."""

@@ -54,11 +54,14 @@ class Objective(_Part):
         return value if self.towards == "minimize" else -value
 
     def initial_loss(self, result: TrialResult) -> float | None:
-        """The first value of the objective, sign turned likewise; None where not reported."""
+        """The objective before the training, sign turned likewise; None where nothing tells it.
+
+        It is the first of several values; of a loss that is reported once it is the first training loss.
+        """
         summary = result.metrics.get(self.metric)
-        if summary is None:
-            return None
-        return summary.first if self.towards == "minimize" else -summary.first
+        if summary is not None and summary.count > 1:
+            return summary.first if self.towards == "minimize" else -summary.first
+        return result.initial_loss if self.metric.endswith("loss") and self.towards == "minimize" else None
 
     def from_loss(self, loss: float) -> float:
         """The objective's own value of what `as_loss` turned."""

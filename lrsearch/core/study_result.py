@@ -24,6 +24,7 @@ WarningName = Literal[
     "trials_failed",
     "own_loop",
     "runs_differ",
+    "changes_accepted",
 ]
 
 

@@ -347,4 +347,4 @@ def amount(value: float | None) -> str:
 
 
 def _signed(value: float) -> str:
-    return f"{value:+.3g}"
+    return f"{value:+#.3g}"

@@ -18,13 +18,17 @@ from lrsearch.search.stages import Base, Confirmed
 
 _FAR = 2.0
 """Best lrs of two metrics further apart than this disagree."""
+_BEYOND = {"low": "below", "high": "above"}
 _BEYOND_NOISE = 2.0
 """Standard deviations between seeds that are no noise any more."""
 
 
 @dataclass(frozen=True)
 class Findings:
-    """All that a study found. `facts` say what was trained (`Training.facts`), empty for an own loop."""
+    """All that a study found. `facts` say what was trained (`Training.facts`), empty for an own loop.
+
+    `accepted` names what had changed when the study was resumed all the same.
+    """
 
     plan: StudyPlan
     stages: Sequence[StageResult]
@@ -33,6 +37,7 @@ class Findings:
     confirmed: Confirmed
     facts: Mapping[str, Any]
     total_steps: int
+    accepted: Sequence[str] = ()
 
     @property
     def trials(self) -> list[TrialResult]:
@@ -121,6 +126,7 @@ def _warnings(
         "lr_and_weight_decay_tuned_together": _weight_decay(found),
         "undecided": _undecided(found),
         "trials_failed": _failures(found),
+        "changes_accepted": _accepted(found),
         "own_loop": _left_out(found),
         "runs_differ": None
         if found.base.runs_differ is None
@@ -130,13 +136,15 @@ def _warnings(
 
 
 def _on_edge(found: Findings, winner: Candidate, response: Response) -> str | None:
-    side = response.needs_extension()
-    if side is None and winner.schedule == schedule_name(found.base.schedule):
-        side = found.base.on_edge  # type: ignore[assignment]
-    if side is None:
-        return None
-    word = "lowest" if side == "low" else "highest"
-    return f"the best lr is the {word} that was tried under {winner.schedule}: raise the budget to go on"
+    """Whether the answer lies where the tried lrs end; diverged ones are tried too."""
+    if not response.tried[0] < winner.lr < response.tried[-1]:
+        word = "lowest" if winner.lr <= response.tried[0] else "highest"
+        return f"the lr is the {word} that was tried under {winner.schedule}: raise the budget to go on"
+    if winner.schedule == schedule_name(found.base.schedule) and found.base.on_edge is not None:
+        return (
+            f"the best lr under {winner.schedule} may lie {_BEYOND[found.base.on_edge]} those that were tried"
+        )
+    return None
 
 
 def _disagreement(found: Findings) -> str | None:
@@ -222,3 +230,11 @@ def _failures(found: Findings) -> str | None:
 def _left_out(found: Findings) -> str | None:
     said = sorted({text for t in found.trials for text in t.warnings})
     return f"the training function: {'; '.join(said)}" if said else None
+
+
+def _accepted(found: Findings) -> str | None:
+    if not found.accepted:
+        return None
+    return (
+        f"{', '.join(found.accepted)} changed while the study was on: its first trials were of the old kind"
+    )

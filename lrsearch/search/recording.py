@@ -76,6 +76,27 @@ class RangeTestRecord:
         metrics = {"lr": lr, "train/loss": loss, "train/loss_smoothed": self._average(loss)}
         self._journal.point(step, metrics)
 
+    def swept(self, curve: RangeTestCurve) -> None:
+        """Record that a seed's sweep is done: a resumed range test does not sweep it again."""
+        if self._seed != curve.seed:
+            self._seed, self._journal = curve.seed, self._open_run(curve.seed)
+        self._journal.result({"curve": curve.to_dict(), "plan": self._plan.model_dump(mode="json")})
+
+    def swept_before(self, seed: int) -> RangeTestCurve | None:
+        """The curve of a seed that was swept before the range test was cut short; its run goes on."""
+        name = self._name if self._plan.repeats == 1 else f"{self._name}/seed-{seed}"
+        for run in self._earlier:
+            done = run.result or {}
+            if (
+                run.start.name == name
+                and "curve" in done
+                and done["plan"] == self._plan.model_dump(mode="json")
+            ):
+                self._steps = run.start.params["steps"]  # type: ignore[assignment]
+                self._seed, self._journal = seed, self._open_run(seed)
+                return RangeTestCurve.from_dict(done["curve"])
+        return None
+
     def finish(self, curves: Sequence[RangeTestCurve], suggestion: Suggestion) -> None:
         """Write the result, the curves' files and the summary; leaving the context ends the runs."""
         self._main.result(
@@ -168,9 +189,9 @@ class RangeTestRecord:
 def read_range_test(run: RunRecord, plan: SweepPlan) -> tuple[tuple[RangeTestCurve, ...], Suggestion] | None:
     """The curves and the suggestion of a range test that finished under this plan; None for any other run."""
     done = run.end is not None and run.end.status == "FINISHED"
-    if run.start.kind != "range_test" or run.result is None or not done:
+    if run.start.kind != "range_test" or "suggestion" not in (run.result or {}) or not done:
         return None
-    if run.result["plan"] != plan.model_dump(mode="json"):
+    if run.result is None or run.result["plan"] != plan.model_dump(mode="json"):
         return None
     curves = tuple(RangeTestCurve.from_dict(curve) for curve in run.result["curves"])
     return curves, Suggestion.from_dict(run.result["suggestion"])

@@ -220,10 +220,14 @@ def _tested(summary: Mapping[str, float]) -> dict[str, dict[str, float]]:
 
 def _state(study: RunRecord | None) -> tuple[State, str | None]:
     """How far an unfinished study is, and why it failed."""
-    if study is None or study.end is None:
-        alive = study is not None and study.writer is not None and study.writer.alive()
+    if study is None:
+        return "interrupted", None
+    if study.end is None and study.writer is not None:
+        alive = study.writer.alive()
+        if alive is None:
+            return "running", f"Whether it still runs on {study.writer.host} cannot be told from here."
         return ("running" if alive else "interrupted"), None
-    if study.end.status == "FAILED":
+    if study.end is not None and study.end.status == "FAILED":
         lines = (study.end.error or "no message").strip().splitlines()
         return "failed", lines[-1]
     return "interrupted", None

@@ -89,12 +89,12 @@ def prepare(
     if not isinstance(given, Task) and not is_train_function(given):
         raise InputError("task", task, "is no task", "hand over an lrsearch.Task, or a function train(trial)")
     subject = Fresh(given) if isinstance(given, Task) else OwnLoop(given)
+    chosen = subject.check(SweepPlan(repeats=2), device)  # every loader is read again and again
     steps_per_epoch = batch_count(given.train_loader) if isinstance(given, Task) else None
     if not isinstance(given, Task):  # its optimizer is its own: there is no other to hold it against
         plan = plan.with_changes(baseline=False)
     total_steps = plan.total_steps(steps_per_epoch)
     plan = with_whole_schedules(plan, total_steps, steps_per_epoch)
-    chosen = subject.check(SweepPlan(repeats=plan.range_test.repeats), device)
     facts: Mapping[str, Any] = {}
     if isinstance(given, Task):
         _check_objective(given, plan)

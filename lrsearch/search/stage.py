@@ -111,7 +111,7 @@ class Stage:
         result = self.lab.run(spec, len(self.trials))
         self.trials.append(result)
         self.cost += self.account.book(result)
-        failed = [trial for trial in self.trials if trial.status == "failed"]
+        failed = list({t.spec.key: t for t in self.trials if t.status == "failed"}.values())
         if len(failed) * _FAILED_SHARE >= planned:
             last = failed[-1]
             lines = (last.error or "").strip().splitlines()

@@ -209,19 +209,20 @@ def confirm(stage: Stage, base: Base, followed: Sequence[Followed]) -> Confirmed
     for k, seed in enumerate(seeds[: rules.seeds]):
         if k == 0 or stage.affords(len(finalists)):
             train(list(finalists), seed)
-    confirmed = _judge(stage, finalists, trials, baseline)
+    confirmed = _judge(stage, base, finalists, trials, baseline)
     for seed in seeds[rules.seeds :]:
         decision = confirmed.decision
         active = [decision.winner.name, *decision.undecided]
         if decision.settled or not stage.affords(len(active)):
             break
         train(active, seed)
-        confirmed = _judge(stage, finalists, trials, baseline)
+        confirmed = _judge(stage, base, finalists, trials, baseline)
     return confirmed
 
 
 def _judge(
     stage: Stage,
+    base: Base,
     finalists: Mapping[str, tuple[Mapping[str, Any], float]],
     trials: Mapping[str, Sequence[TrialResult]],
     baseline: TrialResult | None,
@@ -234,7 +235,7 @@ def _judge(
             f"every finalist ({', '.join(finalists)}) diverged on a fresh seed: the edge moves with it; "
             "lower range_test.max_lr, or put a warmup into base_schedule"
         )
-    margin = _margin(stage, trials)
+    margin = _margin(stage, base, trials)
     decision = decide(
         alive,
         margin,
@@ -365,7 +366,7 @@ def _best_lr(stage: Stage, trials: Sequence[TrialResult]) -> float | None:
 def _candidate(
     stage: Stage, name: str, schedule: Mapping[str, Any], lr: float, trials: Sequence[TrialResult]
 ) -> Candidate:
-    seen = observe(stage.plan, trials)
+    seen = observe(stage.plan, [trial for trial in trials if trial.status != "failed"])
     return Candidate(
         name=name,
         schedule=schedule_name(schedule),
@@ -375,12 +376,15 @@ def _candidate(
     )
 
 
-def _margin(stage: Stage, trials: Mapping[str, Sequence[TrialResult]]) -> float:
-    """`delta` of the way from the untrained model's loss to the best finalist's."""
+def _margin(stage: Stage, base: Base, trials: Mapping[str, Sequence[TrialResult]]) -> float:
+    """`delta` of the way from the untrained model's loss to the best finalist's.
+
+    Where nothing tells the untrained model's, the worst lr of the stages before stands for it.
+    """
     plan = stage.plan
     runs = [trial for group in trials.values() for trial in group]
     initial = [loss for trial in runs if (loss := plan.objective.initial_loss(trial)) is not None]
     final = [o.objective for o in observe(plan, runs) if o.objective is not None]
-    way = sum(initial) / len(initial) - min(final)
-    scale = max(abs(min(final)), 1e-12)
-    return plan.delta * max(way, 1e-3 * scale)
+    worst = max(o.objective for o in observe(plan, (*base.trials, *runs)) if o.objective is not None)
+    way = (sum(initial) / len(initial) if initial else worst) - min(final)
+    return plan.delta * max(way, 1e-3 * max(abs(min(final)), 1e-12))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
+from lrsearch.core.curve import RangeTestCurve
 from lrsearch.core.results import TrialSpec
 from lrsearch.core.study_plan import StudyPlan, load_plan
 from lrsearch.core.study_result import StageResult
@@ -17,12 +18,13 @@ from lrsearch.core.suggest import Bracket, combine, suggest
 from lrsearch.errors import InputError
 from lrsearch.search.answer import Findings, conclude
 from lrsearch.search.lab import RecordingLab, StudyObserver, weights_path
+from lrsearch.search.recording import RangeTestRecord
 from lrsearch.search.setting import Setting, changes_asked, prepare
 from lrsearch.search.stage import Account, Stage
 from lrsearch.search.stages import Base, Confirmed, coarse, confirm, decay, fine
 from lrsearch.search.storage import Storage
 from lrsearch.search.study_record import StudyRecord
-from lrsearch.search.study_result import FILES, StudyResult, load_study, write_files
+from lrsearch.search.study_result import FILES, StudyResult, is_finished, load_study, write_files
 from lrsearch.search.task_source import load_task
 from lrsearch.search.terms import Terms, load_terms
 from lrsearch.tracking import destination as destinations
@@ -51,7 +53,7 @@ def search(
     *,
     epochs: int | None = None,
     steps: int | None = None,
-    plan: PlanSource = "default",
+    plan: PlanSource | None = None,
     objective: str | Mapping[str, Any] | None = None,
     seed: int | None = None,
     device: str | torch.device | None = None,
@@ -71,22 +73,27 @@ def search(
     ``LRSEARCH_HOME``; its trials are in MLflow while it runs.
 
     `epochs` or `steps` is the length of a full training (5 epochs where neither is given). `plan` is
-    ``quick``, ``default``, ``thorough``, a TOML file, or a mapping of settings; `objective` a metric that the
-    trials report, or a mapping with ``metric``, ``direction`` and ``use``. With `resume` an interrupted study
-    of this name goes on: nothing finished runs twice; where plan, task or data have changed it is refused,
-    unless `accept_changes`. `source` is the task's name and settings on the command line.
+    ``quick``, ``default`` (also where none is given), ``thorough``, a TOML file, or a mapping of settings;
+    `objective` a metric that the trials report, or a mapping with ``metric``, ``direction`` and ``use``. With
+    `resume` an interrupted study of this name goes on, under its own plan where none is given: nothing
+    finished runs twice; where plan, task or data have changed it is refused, unless `accept_changes`.
+    `source` is the task's name and settings on the command line.
 
     The same seed gives the same trials and the same answer, on a CPU bit for bit. Raises InputError for a
     wrong argument before anything is trained, and StudyError where the trials leave nothing to search.
     """
+    if plan is None:
+        plan = load_terms(find_folder(name)).plan if resume else "default"
     chosen = load_plan(plan).with_changes(**changes_asked(epochs, steps, seed, objective))
     setting = prepare(task, chosen, device, source)
     terms = setting.terms
-    folder = _folder(name, terms, resume, accept_changes)
-    if resume and folder.result.is_file() and not accept_changes:
+    folder, changes = _folder(name, terms, resume, accept_changes)
+    if not changes and is_finished(folder):
         return load_study(folder)
     with ExitStack() as stack:
         stack.enter_context(_only_one(folder))
+        terms = replace(terms, accepted={**terms.accepted, **changes})
+        setting = replace(setting, terms=terms)
         terms.save(folder)
         open_record = StudyRecord.resume if folder.journals() else StudyRecord.create
         record = stack.enter_context(
@@ -220,13 +227,25 @@ class _Study:
         else:
             with self._record.range_test(setting.sweep) as record:
                 heard: list[SweepObserver] = [record, *(_Swept(o) for o in self._observers)]
-                curves = tuple(sweep(setting.subject, setting.sweep, setting.device, Observers(heard)))
+                curves = tuple(self._sweep(seed, record, heard) for seed in setting.sweep.seeds)
                 suggestion = combine([suggest(curve) for curve in curves])
                 record.finish(curves, suggestion)
         cost = self._account.book_steps(sum(curve.steps for curve in curves))
         found = {name: suggestion.to_dict()[name] for name in ("lr", "bracket", "verdict", "reason")}
         self._keep(StageResult("range-test", (), cost, found))
         return suggestion.bracket if suggestion.verdict in _SOUND else None
+
+    def _sweep(
+        self, seed: int, record: RangeTestRecord, observers: Sequence[SweepObserver]
+    ) -> RangeTestCurve:
+        """One seed's curve, from the record where it was swept before."""
+        setting = self._setting
+        curve = record.swept_before(seed)
+        if curve is None:
+            plan = setting.sweep.model_copy(update={"repeats": 1, "seed": seed})
+            (curve,) = sweep(setting.subject, plan, setting.device, Observers(observers))
+            record.swept(curve)
+        return curve
 
     def _conclude(self, bracketed: bool, base: Base, confirmed: Confirmed) -> StudyResult:
         terms = self._setting.terms
@@ -238,6 +257,7 @@ class _Study:
             confirmed=confirmed,
             facts=terms.facts,
             total_steps=terms.total_steps,
+            accepted=tuple(terms.accepted),
         )
         answer = conclude(found)
         result = StudyResult(
@@ -288,14 +308,17 @@ class _Swept:
         self._observer.step_done(step)
 
 
-def _folder(name: str, terms: Terms, resuming: bool, accept_changes: bool) -> StudyFolder:
-    """A new folder, or that of the study to resume, whose terms must be the same."""
+def _folder(
+    name: str, terms: Terms, resuming: bool, accept_changes: bool
+) -> tuple[StudyFolder, Mapping[str, Any]]:
+    """A new folder, or that of the study to resume, with the changes of its terms that are accepted."""
     if not resuming:
-        return create_folder(name)
+        return create_folder(name), {}
     folder = find_folder(name)
+    before = load_terms(folder)
     if not accept_changes:
-        terms.check(load_terms(folder))
-    return folder
+        terms.check(before)
+    return folder, {**before.accepted, **terms.differences(before)}
 
 
 def _destination(

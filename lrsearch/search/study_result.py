@@ -290,6 +290,14 @@ def read_result(folder: StudyFolder) -> tuple[Answer, tuple[StageResult, ...]]:
         raise RecordError(f"{folder.result} is damaged: {error!r}") from error
 
 
+def is_finished(folder: StudyFolder) -> bool:
+    """Whether a study has its answer, and its run has ended with it."""
+    if not folder.result.is_file():
+        return False
+    runs = (read_run(path) for path in folder.journals() if read_start(path).kind == "study")
+    return any(run.end is not None and run.end.status == "FINISHED" for run in runs)
+
+
 def load_study(folder: StudyFolder) -> StudyResult:
     """Reads a finished study from its folder; RecordError where a file is missing or damaged."""
     terms = load_terms(folder)

@@ -17,6 +17,7 @@ class Terms:
     """The plan, the task's name, arguments and facts (model, optimizer …), its data, and the full length.
 
     `source` and `settings` name the task on the command line; without them it cannot be made from its name.
+    `accepted` are the changes that were accepted when the study was resumed: by their paths, then and now.
     """
 
     plan: StudyPlan
@@ -27,7 +28,8 @@ class Terms:
     total_steps: int
     steps_per_epoch: int | None
     source: str | None = None
-    settings: tuple[str, ...] = field(default=())
+    settings: tuple[str, ...] = ()
+    accepted: Mapping[str, Any] = field(default_factory=dict)
 
     def save(self, folder: StudyFolder) -> None:
         """Write `plan.json`."""
@@ -40,7 +42,7 @@ class Terms:
                 name,
                 now,
                 f"the study was begun with {then!r}",
-                "take another name for a new study, or go on all the same with --accept-changes",
+                "take another name, or go on all the same: accept_changes=True, --accept-changes",
             )
 
     def differences(self, before: Terms) -> dict[str, tuple[Any, Any]]:

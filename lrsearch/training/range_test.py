@@ -55,7 +55,7 @@ def sweep(
     a note of the step. What the subject owns and all random generators are put back bit for bit in every
     case.
     """
-    for seed in range(plan.seed, plan.seed + plan.repeats):
+    for seed in plan.seeds:
         yield _sweep_once(subject, plan, seed, device, observer)
 
 

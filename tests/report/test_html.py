@@ -182,9 +182,9 @@ def test_it_says_how_sure_it_is() -> None:
         f"lies from {interval.low:.3g}",
         f"to {interval.high:.3g}",
         f"Any lr from {tolerance.low:.3g}",
-        "less than 0.009850",
-        "differ by 0.002130",
-        "0.07000 worse than Adam",
+        "less than 0.00985 of val/loss",
+        "differ by 0.00213",
+        "0.07 worse than Adam",
         "winner. test/loss 0.3450",
         "cosine at 0.1 from the winner, linear at 0.1",
     ):

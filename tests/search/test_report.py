@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import socket
 import sys
 import time
 import zlib
@@ -52,6 +53,7 @@ def studied(tmp_path_factory: pytest.TempPathFactory) -> StudyResult:
         return study(
             replace(task, test_loader=task.val_loader),
             "one",
+            epochs=3,
             plan=PLAN,
             tracking_uri=SERVER,
             tags={"team": "a"},
@@ -177,7 +179,7 @@ def test_no_token_of_the_environment_is_in_it(monkeypatch: pytest.MonkeyPatch) -
 def test_a_half_done_study_shows_what_there_is(studied: StudyResult) -> None:
     task = replace(digits(), test_loader=digits().val_loader)
     with pytest.raises(KeyboardInterrupt):
-        study(task, "half", plan=PLAN, progress=Ends("decay", interrupt, "half"))
+        study(task, "half", epochs=3, plan=PLAN, progress=Ends("decay", interrupt, "half"))
     folder = find_folder("half")
     data = gather(folder)
     whole = {stage.stage: stage for stage in studied.stages}
@@ -211,6 +213,25 @@ def test_a_range_test_that_was_cut_short_is_drawn_as_far_as_it_came(folder: Stud
     assert [stage.found for stage in data.stages] == [{}]
     assert "There is no answer yet" in words(read(write_report(folder)))
     assert read(folder.report).count("<img ") == 1
+
+
+@pytest.mark.parametrize(
+    ("host", "said"),
+    [
+        (None, ["it is running"]),
+        ("far-away", ["Whether it still runs on far-away cannot be told from here.", "lrsearch resume one"]),
+    ],
+)
+def test_a_study_without_an_end_may_still_run(host: str | None, said: list[str], folder: StudyFolder) -> None:
+    folder.result.unlink()
+    path = journal_of(folder, "one")
+    lines = [line[9:] for line in path.read_bytes().splitlines() if b'"type":"end"' not in line]
+    if host is not None:
+        own = json.dumps(socket.gethostname()).encode()
+        lines = [line.replace(b'"host":' + own, b'"host":"%s"' % host.encode()) for line in lines]
+    path.write_bytes(b"".join(map(line_of, lines)))
+    text = said_of(gather(folder))
+    assert [part for part in said if part not in text] == []
 
 
 def test_a_study_that_failed_says_why() -> None:
@@ -337,7 +358,7 @@ STEPS, TRIALS = 1000, 100
 
 def large(name: str) -> StudyFolder:
     """A finished study of long trainings, which more were put to."""
-    result = study(Known(gain=0.05), name, steps=STEPS, plan=PLAN)
+    result = study(Known(gain=0.05, first_validation=True), name, steps=STEPS)
     more = TRIALS - sum(len(stage.trials) for stage in result.stages)
     first, coarse, *others = result.stages
     trials = [added(result, float(f"{1e-2 * 1.05**k:.3g}"), k) for k in range(more)]

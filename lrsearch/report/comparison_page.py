@@ -1,0 +1,48 @@
+"""Studies side by side as one self-contained page, without script, that asks for nothing from anywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from importlib import resources
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+from lrsearch.core.comparison import Comparison
+from lrsearch.report import comparison_tables
+from lrsearch.report.html import _NO_TEXT, _data_uri
+from lrsearch.report.tables import format_lr
+
+_TEMPLATE = "comparison.html.j2"
+
+
+def draw(comparison: Comparison) -> dict[str, bytes]:
+    """The plots as PNG, by name: responses, and batch-sizes where these are what differs."""
+    from lrsearch.report.comparison_plots import plot_comparison, plot_lr_against_batch_size
+    from lrsearch.report.plots import file_axes, png
+
+    pictures = {"responses": png(plot_comparison(comparison, ax=file_axes()))}
+    if comparison.batch_size_differs:
+        pictures["batch-sizes"] = png(plot_lr_against_batch_size(comparison, ax=file_axes()))
+    return pictures
+
+
+def page(comparison: Comparison, pictures: Mapping[str, bytes], clean: Callable[[str], str]) -> str:
+    """The whole page as HTML; `clean` takes secrets out of every text that goes into it."""
+
+    def shown(value: Any) -> Any:
+        if isinstance(value, Markup) or not isinstance(value, str):
+            return value
+        return _NO_TEXT.sub("\ufffd", clean(value))
+
+    environment = Environment(
+        autoescape=True, finalize=shown, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    template = resources.files("lrsearch.report").joinpath(_TEMPLATE).read_text(encoding="utf-8")
+    return environment.from_string(template).render(
+        comparison=comparison,
+        tables=comparison_tables,
+        pictures={name: _data_uri(picture) for name, picture in pictures.items()},
+        answers=", ".join(f"{row.name} at {format_lr(row.lr)}" for row in comparison.rows),
+    )
