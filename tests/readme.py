@@ -12,7 +12,11 @@ from lrsearch.core.suggest import RULES
 from lrsearch.report.tables import RULE_READS
 
 README = Path(__file__).parents[1] / "README.md"
-COMMANDS = ((), ("range-test",), ("sync",))
+COMMANDS = (
+    (),
+    *((name,) for name in ("search", "resume", "range-test", "report", "compare", "reproduce")),
+    *((name,) for name in ("status", "sync", "ui", "tasks", "rm")),
+)
 
 
 def command_help() -> str:

@@ -34,6 +34,7 @@ MENDS: dict[WarningName, str] = {
     "trials_failed": "Read the tracebacks under the cost, mend the cause, and search again if the failed lrs "
     "lie near the answer.",
     "own_loop": "Mend the training function: what it leaves out was not searched.",
+    "changes_accepted": "run the study anew under another name where the change matters",
     "runs_differ": "Call torch.use_deterministic_algorithms(True) in the task, or take differences of that "
     "size for noise.",
 }

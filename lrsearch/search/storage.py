@@ -7,12 +7,15 @@ truth: what Optuna does not have of it is added, and a database that is lost or 
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import optuna
+with warnings.catch_warnings():  # in a notebook without ipywidgets its progress bars complain
+    warnings.filterwarnings("ignore", message="IProgress not found")
+    import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.samplers import GPSampler
 from optuna.trial import TrialState

@@ -12,16 +12,17 @@ from filelock import FileLock, Timeout
 
 from lrsearch.core.curve import RangeTestCurve
 from lrsearch.core.results import TrialSpec
-from lrsearch.core.study_plan import StudyPlan, load_plan
+from lrsearch.core.study_plan import StageName, StudyPlan, load_plan
 from lrsearch.core.study_result import StageResult
 from lrsearch.core.suggest import Bracket, combine, suggest
 from lrsearch.errors import InputError
 from lrsearch.search.answer import Findings, conclude
+from lrsearch.search.fold import SOUND, fold
 from lrsearch.search.lab import RecordingLab, StudyObserver, weights_path
 from lrsearch.search.recording import RangeTestRecord
 from lrsearch.search.setting import Setting, changes_asked, prepare
 from lrsearch.search.stage import Account, Stage
-from lrsearch.search.stages import Base, Confirmed, coarse, confirm, decay, fine
+from lrsearch.search.stages import Base, Confirmed
 from lrsearch.search.storage import Storage
 from lrsearch.search.study_record import StudyRecord
 from lrsearch.search.study_result import FILES, StudyResult, is_finished, load_study, write_files
@@ -29,7 +30,7 @@ from lrsearch.search.task_source import load_task
 from lrsearch.search.terms import Terms, load_terms
 from lrsearch.tracking import destination as destinations
 from lrsearch.tracking.destination import Destination, find_destination
-from lrsearch.tracking.folder import StudyFolder, create_folder, find_folder
+from lrsearch.tracking.folder import StudyFolder, check_free, create_folder, find_folder
 from lrsearch.training.range_test import Observers, SweepObserver, sweep
 from lrsearch.training.subjects import Fresh
 from lrsearch.training.task import Task
@@ -43,8 +44,6 @@ if TYPE_CHECKING:
     from lrsearch.training.subjects import TaskFunction, TrainFunction
 
     PlanSource = str | os.PathLike[str] | Mapping[str, Any] | StudyPlan
-
-_SOUND = ("ok", "rules_disagree", "never_diverged")
 
 
 def search(
@@ -82,6 +81,8 @@ def search(
     The same seed gives the same trials and the same answer, on a CPU bit for bit. Raises InputError for a
     wrong argument before anything is trained, and StudyError where the trials leave nothing to search.
     """
+    if not resume:
+        check_free(name)
     if plan is None:
         plan = load_terms(find_folder(name)).plan if resume else "default"
     chosen = load_plan(plan).with_changes(**changes_asked(epochs, steps, seed, objective))
@@ -187,29 +188,13 @@ class _Study:
         """All stages, one after the other, and the answer."""
         self._storage.close_orphans()
         bracket = self._range_test()
-        stage = self._begin("coarse")
-        base = coarse(stage, bracket)
-        noise = base.noise and base.noise.sd
-        warmup, differ = base.needs_warmup, base.runs_differ
-        self._end(stage, lr=base.lr, noise=noise, needs_warmup=warmup, runs_differ=differ)
-        stage = self._begin("fine")
-        base = fine(stage, base)
-        self._end(stage, lr=base.lr, on_edge=base.on_edge)
-        stage = self._begin("decay")
-        followed = decay(stage, base)
-        self._end(stage, order=[{"schedule": f.name, "lr": f.lr} for f in followed])
-        stage = self._begin("confirm")
-        confirmed = confirm(stage, base, followed)
-        self._end(stage, winner=confirmed.decision.winner.name, reason=confirmed.decision.reason)
+        base, confirmed = fold(self._begin, self._keep, bracket)
         return self._conclude(bracket is not None, base, confirmed)
 
-    def _begin(self, name: Any) -> Stage:
+    def _begin(self, name: StageName) -> Stage:
         for observer in self._observers:
             observer.stage_begins(name)
         return Stage(name, self._account, self._lab)
-
-    def _end(self, stage: Stage, **found: Any) -> None:
-        self._keep(stage.result(**found))
 
     def _keep(self, result: StageResult) -> None:
         self._stages.append(result)
@@ -233,7 +218,7 @@ class _Study:
         cost = self._account.book_steps(sum(curve.steps for curve in curves))
         found = {name: suggestion.to_dict()[name] for name in ("lr", "bracket", "verdict", "reason")}
         self._keep(StageResult("range-test", (), cost, found))
-        return suggestion.bracket if suggestion.verdict in _SOUND else None
+        return suggestion.bracket if suggestion.verdict in SOUND else None
 
     def _sweep(
         self, seed: int, record: RangeTestRecord, observers: Sequence[SweepObserver]

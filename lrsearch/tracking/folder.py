@@ -14,6 +14,7 @@ from typing import Any
 from lrsearch.errors import InputError
 
 _PRIVATE = 0o700  # a folder may hold what only its owner should read
+_TAKEN = "resume it, or take another name"
 _FORBIDDEN = frozenset('/\\:*?"<>|\0')
 
 
@@ -104,7 +105,7 @@ def create_folder(name: str, out: str | os.PathLike[str] | None = None) -> Study
     """
     if out is None:
         check_name(name)
-        path, argument, mend = home() / name, "name", "resume it, or take another name"
+        path, argument, mend = home() / name, "name", _TAKEN
     else:
         path, argument, mend = Path(out).absolute(), "out", "take an empty or new folder"
     folder = StudyFolder(path)
@@ -122,6 +123,14 @@ def create_folder(name: str, out: str | os.PathLike[str] | None = None) -> Study
             "choose another place with --out or LRSEARCH_HOME",
         ) from error
     return folder
+
+
+def check_free(name: str) -> None:
+    """Raise InputError where a new study could not have this name: it is none, or it is taken."""
+    check_name(name)
+    path = home() / name
+    if path.exists() and any(path.iterdir()):
+        raise InputError("name", name, f"the folder {path} is already in use", _TAKEN)
 
 
 def find_folder(name: str) -> StudyFolder:
