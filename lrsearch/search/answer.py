@@ -14,7 +14,8 @@ from lrsearch.core.schedule_names import schedule_name
 from lrsearch.core.stats import Candidate, Noise, compare, noise
 from lrsearch.core.study_plan import StudyPlan, direction_of
 from lrsearch.core.study_result import Answer, Finalist, Gain, StageResult, WarningName
-from lrsearch.search.stages import Base, Confirmed
+from lrsearch.search.confirmation import Confirmed
+from lrsearch.search.stages import Base
 
 _FAR = 2.0
 """Best lrs of two metrics further apart than this disagree."""

@@ -13,8 +13,9 @@ from lrsearch.core.study_result import Answer, StageResult
 from lrsearch.core.suggest import Bracket, Suggestion
 from lrsearch.errors import StudyError
 from lrsearch.search.answer import Findings, conclude
+from lrsearch.search.confirmation import Confirmed, confirm
 from lrsearch.search.stage import Account, Stage, readable
-from lrsearch.search.stages import Base, Confirmed, coarse, confirm, decay, fine
+from lrsearch.search.stages import Base, coarse, decay, fine
 from lrsearch.search.storage import propose
 from lrsearch.search.terms import Terms
 

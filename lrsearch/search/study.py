@@ -17,12 +17,13 @@ from lrsearch.core.study_result import StageResult
 from lrsearch.core.suggest import Bracket, combine, suggest
 from lrsearch.errors import InputError
 from lrsearch.search.answer import Findings, conclude
+from lrsearch.search.confirmation import Confirmed
 from lrsearch.search.fold import SOUND, fold
 from lrsearch.search.lab import RecordingLab, StudyObserver, weights_path
 from lrsearch.search.recording import RangeTestRecord
 from lrsearch.search.setting import Setting, changes_asked, prepare
 from lrsearch.search.stage import Account, Stage
-from lrsearch.search.stages import Base, Confirmed
+from lrsearch.search.stages import Base
 from lrsearch.search.storage import Storage
 from lrsearch.search.study_record import StudyRecord
 from lrsearch.search.study_result import FILES, StudyResult, is_finished, load_study, write_files
@@ -256,7 +257,7 @@ class _Study:
         )
         result = self._with_weights(result)
         write_files(result)
-        self._record.conclude(result.answer, result.summary(), FILES)
+        self._record.conclude(terms.plan, result.answer, result.summary(), FILES)
         self._record.mark_winner([trial.spec.key for trial in result.trials_of(answer.winner)])
         return result
 

@@ -14,8 +14,9 @@ from lrsearch.core.results import MetricSummary, TrialResult, TrialSpec
 from lrsearch.core.schedule_names import schedule_name
 from lrsearch.core.study_plan import StudyPlan
 from lrsearch.core.suggest import Bracket
+from lrsearch.search.confirmation import Confirmed, confirm
 from lrsearch.search.stage import Account, Stage
-from lrsearch.search.stages import Base, Confirmed, Followed, coarse, confirm, decay, fine
+from lrsearch.search.stages import Base, Followed, coarse, decay, fine
 from lrsearch.search.storage import propose
 
 STEPS = 1000

@@ -239,8 +239,8 @@ def test_a_trial_records_the_lr_of_the_very_update_and_summarises_each_metric() 
     result = trial.result()
     assert result.status == "complete"
     assert result.warnings == ()
-    assert result.metrics["val/loss"] == MetricSummary(first=0.5, final=0.6, low=0.5, high=0.6)
-    assert result.metrics["val/accuracy"] == MetricSummary(first=0.75, final=0.8, low=0.75, high=0.8)
+    assert result.metrics["val/loss"] == MetricSummary(0.5, 0.6, low=0.5, high=0.6, count=2)
+    assert result.metrics["val/accuracy"] == MetricSummary(0.75, 0.8, low=0.75, high=0.8, count=2)
     assert TrialResult.from_dict(result.to_dict()) == result
 
 
