@@ -1,0 +1,136 @@
+"""The answer drawn from a study's findings: what it gains, how sure it is, and every warning."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from lrsearch.core.results import MetricSummary, TrialResult, TrialSpec
+from lrsearch.core.study_plan import StudyPlan, load_plan
+from lrsearch.core.study_result import Answer, StageResult
+from lrsearch.search.answer import Findings, conclude
+from tests.search.synthetic import STEPS, Outcome, Synthetic, study
+
+PLAN = load_plan("default")
+
+
+def answered(lab: Synthetic, plan: StudyPlan = PLAN, **found: Any) -> Answer:
+    plan = plan.with_changes(base_schedule={"name": "constant"})
+    outcome = study(lab, plan)
+    return conclude(findings(outcome, plan, **found))
+
+
+def findings(outcome: Outcome, plan: StudyPlan, **found: Any) -> Findings:
+    stages = [StageResult(s.name, tuple(s.trials), s.cost) for s in outcome.stages]
+    usual: dict[str, Any] = {"bracketed": True, "facts": {}, "total_steps": STEPS}
+    return Findings(
+        plan=plan, stages=stages, base=outcome.base, confirmed=outcome.confirmed, **{**usual, **found}
+    )
+
+
+class WithAccuracy(Synthetic):
+    """Reports an accuracy too, whose best lr is `apart` times that of the loss."""
+
+    apart = 1.0
+    overfits = 0.0
+
+    def run(self, spec: TrialSpec, number: int) -> TrialResult:
+        result = super().run(spec, number)
+        if result.status != "complete":
+            return result
+        octaves = math.log2(spec.lr / (self.best * self.apart))
+        noise = 0.0005 * math.sin(spec.seed)
+        accuracy = MetricSummary.of(0.1).add(0.9 - 0.01 * octaves**2 + noise)
+        loss = result.metrics["val/loss"]
+        loss = MetricSummary.of(loss.first).add(loss.final - self.overfits).add(loss.final)
+        return replace(result, metrics={"val/loss": loss, "val/accuracy": accuracy})
+
+
+def test_a_study_without_a_fault_has_no_warning() -> None:
+    assert dict(answered(Synthetic(noise=0.001)).warnings) == {}
+
+
+def test_the_interval_holds_the_optimum_and_the_tolerance_the_answer() -> None:
+    answer = answered(Synthetic(best=0.01, shift=4.0, noise=0.001))
+    assert answer.interval.low <= 0.04 <= answer.interval.high
+    assert answer.tolerance.low <= answer.lr <= answer.tolerance.high
+
+
+def test_the_gain_over_constant_is_what_decay_brings() -> None:
+    answer = answered(Synthetic(gain=0.04, noise=0.001))
+    gain = answer.gain_over_constant
+    assert gain is not None
+    assert gain.mean == pytest.approx(0.04, abs=0.01)
+    assert gain.low is not None
+    assert gain.low > 0
+
+
+def test_where_constant_wins_there_is_no_gain() -> None:
+    assert answered(Synthetic(gain=-0.02, shift=1.0)).gain_over_constant is None
+
+
+def test_the_baseline_is_held_against_the_winner_on_its_seed() -> None:
+    answer = answered(Synthetic(best=0.01, noise=0.0))
+    adam = Synthetic(best=0.01, noise=0.0).loss(TrialSpec("x", 1e-3, {"name": "constant"}, 1000, STEPS))
+    assert answer.gain_over_baseline == pytest.approx(adam - answer.objective, abs=1e-9)
+
+
+def test_no_bracket_is_said() -> None:
+    assert "1e-6" in answered(Synthetic(), bracketed=False).warnings["no_bracket"]
+
+
+def test_a_best_lr_at_the_end_of_the_range_is_said() -> None:
+    tight = PLAN.with_changes(coarse={"extensions": 0}, fine={"trials": 0})
+    lab = Synthetic(best=1e-5, gain=-0.02, shift=1.0)
+    assert "lowest" in answered(lab, tight).warnings["edge"]
+
+
+@pytest.mark.parametrize(("apart", "said"), [(1.0, False), (1.5, False), (16.0, True), (1 / 16, True)])
+def test_metrics_that_prefer_other_lrs_are_named(apart: float, said: bool) -> None:
+    lab = WithAccuracy(noise=0.001)
+    lab.apart = apart
+    warnings = answered(lab).warnings
+    assert ("objectives_disagree" in warnings) is said
+    assert not said or "val/accuracy" in warnings["objectives_disagree"]
+
+
+@pytest.mark.parametrize(("overfits", "said"), [(0.0, False), (0.001, False), (0.1, True)])
+def test_a_final_value_worse_than_the_best_is_said(overfits: float, said: bool) -> None:
+    lab = WithAccuracy(noise=0.001)
+    lab.overfits = overfits
+    assert ("overfitting" in answered(lab).warnings) is said
+
+
+@pytest.mark.parametrize(
+    ("facts", "said"),
+    [
+        ({"weight_decay": 0.05, "decoupled_weight_decay": 1.0}, True),
+        ({"weight_decay": 0.05}, False),
+        ({"weight_decay": 0.0, "decoupled_weight_decay": 1.0}, False),
+        ({"weight_decay": 1e-6, "decoupled_weight_decay": 1.0}, False),
+    ],
+)
+def test_lr_and_weight_decay_that_are_one_setting(facts: dict[str, float], said: bool) -> None:
+    warnings = answered(Synthetic(), facts=facts).warnings
+    assert ("lr_and_weight_decay_tuned_together" in warnings) is said
+
+
+def test_finalists_that_cannot_be_told_apart_are_named() -> None:
+    answer = answered(Synthetic(), PLAN.with_changes(confirm={"seeds": 1, "max_seeds": 1}))
+    assert answer.undecided
+    assert all(name in answer.warnings["undecided"] for name in answer.undecided)
+
+
+def test_failed_trials_and_accepted_changes_are_said() -> None:
+    lab = Synthetic(fails=lambda spec: spec.stage == "coarse" and spec.lr > 0.2)
+    warnings = answered(lab, accepted=("data.train.fingerprint",)).warnings
+    assert "ValueError" in warnings["trials_failed"]
+    assert "data.train.fingerprint" in warnings["changes_accepted"]
+
+
+def test_an_answer_survives_json() -> None:
+    answer = answered(Synthetic())
+    assert Answer.from_dict(answer.to_dict()) == answer
