@@ -24,7 +24,7 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from importlib.metadata import version
 from itertools import pairwise
@@ -103,9 +103,13 @@ def main(arguments: list[str]) -> None:
     )
     parser.add_argument("--rounds", type=int, help=f"paired rounds ({ROUNDS}, with --short 3)")
     parser.add_argument("--short", action="store_true", help="200 steps, none of 20 ms; nothing is written")
+    parser.add_argument("--only", type=int, choices=OTHERS, help="one step size, in ms; the other stays")
     given = parser.parse_args(arguments)
-    steps = {1: (200, 200)} if given.short else {ms: (STEPS, others) for ms, others in OTHERS.items()}
+    sizes = [given.only] if given.only else list(OTHERS)
+    steps = {1: (200, 200)} if given.short else {ms: (STEPS, OTHERS[ms]) for ms in sizes}
     report = measure(steps, given.rounds or (3 if given.short else ROUNDS))
+    if given.only:
+        report = with_kept(report, RESULTS)
     show(report)
     if not given.short:
         command = " ".join(["python -m tests.bench overhead", *arguments])
@@ -140,6 +144,29 @@ def measure(steps: dict[int, tuple[int, int]], rounds: int) -> Report:
         "steps a sweep (ours, the others')": {f"{ms} ms": counts for ms, counts in steps.items()},
     }
     return Report(rows, list(summarize(rows)), missing, setting)
+
+
+def with_kept(report: Report, folder: Path) -> Report:
+    """The report with the rows of other step sizes that an earlier run wrote."""
+    measured = {(row.at, row.name) for row in report.rows}
+    sizes = {row.at for row in report.rows} - {"cost"}
+    with (folder / "overhead.csv").open(newline="", encoding="utf-8") as file:
+        earlier = [_row(values) for values in csv.DictReader(file)]
+    kept = [row for row in earlier if (row.at, row.name) not in measured and row.at not in sizes]
+    rows = [*report.rows, *kept]
+    return replace(report, rows=rows, figures=list(summarize(rows)))
+
+
+def _row(values: dict[str, str]) -> Row:
+    steps, ratio = values["steps"], values["ratio"]
+    return Row(
+        at=values["at"],
+        name=values["name"],
+        round=int(values["round"]),
+        seconds=float(values["seconds"]),
+        steps=int(steps) if steps else None,
+        ratio=float(ratio) if ratio else None,
+    )
 
 
 def contestants(
