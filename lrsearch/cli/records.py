@@ -39,6 +39,26 @@ def sync(
 
 
 @app.command()
+def report(
+    name: Name,
+    out: Annotated[str | None, typer.Option(help="the page; else report.html in the study's folder")] = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Write a study's report, one page that holds everything; of a half-done study what there is."""
+    with reporting(debug):
+        from lrsearch.search.report_data import write_report
+        from lrsearch.tracking.folder import find_folder
+
+        page = write_report(find_folder(name), out)
+        if as_json:
+            print_json({"name": name, "report": str(page)})
+        elif not quiet:
+            typer.echo(page)
+
+
+@app.command()
 def status(
     name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="one of them; else all")] = None,
     as_json: Json = False,
@@ -93,7 +113,7 @@ def compare(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Hold finished studies against each other: answers, objective at equal cost, which differences are real."""
+    """Hold finished studies against each other, and say which differences are real."""
     with reporting(debug):
         from lrsearch.search.compare import compare as run
 
@@ -161,12 +181,11 @@ def rm(
 def _print_comparison(found: Any, page: Path | None) -> None:
     from rich.console import Console
 
-    from lrsearch.report.comparison_tables import comparison_table, differing_table, remark_lines, sentence
+    from lrsearch.report.comparison_tables import remark_lines, rich_tables, sentence
 
     typer.echo(sentence(found.comparison))
-    console = Console()
-    console.print(comparison_table(found.comparison))
-    console.print(differing_table(found.comparison))
+    for table in rich_tables(found.comparison):
+        Console().print(table)
     for line in remark_lines(found.comparison):
         typer.echo(line)
     if page is not None:

@@ -52,10 +52,9 @@ class ComparedStudy:
         """What the study cost, in run-equivalents."""
         return sum(stage.cost for stage in self.stages)
 
-    @property
-    def response(self) -> Response:
-        """The objective (as a loss) against lr under the chosen schedule."""
-        return response_under(self.plan, self.trials, self.answer.schedule, self.total_steps)
+    def response(self, schedule: Mapping[str, Any]) -> Response:
+        """The objective (as a loss) against lr under a schedule; InputError where nothing was trained so."""
+        return response_under(self.plan, self.trials, schedule, self.total_steps)
 
     @property
     def epochs(self) -> float | None:
@@ -66,10 +65,10 @@ class ComparedStudy:
         """The best objective known once the study had spent `cost` run-equivalents, in its own sign.
 
         It is the lowest mean over the seeds that a configuration had by then, of the trainings of full
-        length, diverged ones and the baseline left out. None where there was none yet.
+        length; the baseline is left out, and what diverged or failed on any seed. None where there was none.
         """
         groups: dict[str, list[float]] = {}
-        diverged = set()
+        lost = set()
         for spent, trial in self._spending():
             if spent > cost + _ROUNDING:
                 break
@@ -77,12 +76,12 @@ class ComparedStudy:
             if spec.optimizer is not None or spec.again or spec.steps != self.total_steps:
                 continue
             configuration = f"{spec.lr!r} {sorted(spec.schedule.items())!r}"
-            loss = self.plan.objective.as_loss(trial) if trial.status == "complete" else None
-            if trial.status == "diverged":
-                diverged.add(configuration)
+            loss = self.plan.objective.as_loss(trial)
+            if trial.status != "complete":
+                lost.add(configuration)
             elif loss is not None:
                 groups.setdefault(configuration, []).append(loss)
-        means = [float(np.mean(losses)) for name, losses in groups.items() if name not in diverged]
+        means = [float(np.mean(losses)) for name, losses in groups.items() if name not in lost]
         return self.plan.objective.from_loss(min(means)) if means else None
 
     def _spending(self) -> Iterator[tuple[float, TrialResult]]:
@@ -272,7 +271,9 @@ def _settings(study: ComparedStudy) -> dict[str, Any]:
     """What was trained, on what, and the plan, each under one flat name."""
     data = {f"{context} data": facts.get("fingerprint") for context, facts in study.data.items()}
     length = {"full training, updates": study.total_steps}
-    return {"task": study.task, **study.params, **data, **length, **dict(_leaves(study.plan.to_dict()))}
+    plan = study.plan.to_dict()
+    del plan["objective"]  # the same in all, however it was said
+    return {"task": study.task, **study.params, **data, **length, **dict(_leaves(plan))}
 
 
 def _leaves(values: Mapping[str, Any], path: str = "plan") -> Iterator[tuple[str, Any]]:

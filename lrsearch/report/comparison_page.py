@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from lrsearch.core.comparison import Comparison
 from lrsearch.report import comparison_tables
-from lrsearch.report.html import _NO_TEXT, _data_uri
+from lrsearch.report.html import NO_TEXT, data_uri
 from lrsearch.report.tables import format_lr
 
 _TEMPLATE = "comparison.html.j2"
@@ -34,7 +34,7 @@ def page(comparison: Comparison, pictures: Mapping[str, bytes], clean: Callable[
     def shown(value: Any) -> Any:
         if isinstance(value, Markup) or not isinstance(value, str):
             return value
-        return _NO_TEXT.sub("\ufffd", clean(value))
+        return NO_TEXT.sub("\ufffd", clean(value))
 
     environment = Environment(
         autoescape=True, finalize=shown, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -43,6 +43,6 @@ def page(comparison: Comparison, pictures: Mapping[str, bytes], clean: Callable[
     return environment.from_string(template).render(
         comparison=comparison,
         tables=comparison_tables,
-        pictures={name: _data_uri(picture) for name, picture in pictures.items()},
+        pictures={name: data_uri(picture) for name, picture in pictures.items()},
         answers=", ".join(f"{row.name} at {format_lr(row.lr)}" for row in comparison.rows),
     )

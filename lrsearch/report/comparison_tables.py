@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import html
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from lrsearch.core.comparison import Comparison, ComparisonRow
+from lrsearch.core.comparison import Comparison, ComparisonRow, Difference
 from lrsearch.core.schedule_names import schedule_name
 from lrsearch.report.page_tables import amount
 from lrsearch.report.tables import format_lr
@@ -20,8 +20,8 @@ Row = tuple[str, ...]
 _SAID = {
     "best": "best",
     "worse": "worse",
-    "not_told_apart": "cannot be told from the best",
-    "one_seed": "a single seed: nothing can be told",
+    "not_told_apart": "not told apart",
+    "one_seed": "nothing can be told: a single seed",
 }
 _PARTS = ("task", "model", "optimizer", "batch_size")
 """What a study may be of; a column each where the studies differ in it."""
@@ -30,65 +30,77 @@ _PARTS = ("task", "model", "optimizer", "batch_size")
 def sentence(comparison: Comparison) -> str:
     """What the comparison found, in a sentence."""
     best = comparison.best
-    others = [row for row in comparison.rows if row is not best]
     said = [f"{best.name} has the best mean {comparison.metric}, {amount(best.objective)}"]
     for verdict, words in (
-        ("worse", "it is really better than"),
-        ("not_told_apart", "cannot be told from it:"),
-        ("one_seed", "nothing can be told, for want of a second seed, of"),
+        ("worse", "beyond the noise between seeds it is better than"),
+        ("not_told_apart", "it cannot be told from"),
+        ("one_seed", "with a single seed nothing can be told of"),
     ):
-        names = [row.name for row in others if row.verdict == verdict]
+        names = [row.name for row in comparison.rows if row.verdict == verdict]
         if names:
             said.append(f"{words} {_listed(names)}")
     return "; ".join(said)
 
 
-def comparison_head(comparison: Comparison) -> Row:
-    """The columns of `comparison_rows`."""
-    level = f"{comparison.rows[0].interval.level:.0%} "
-    if len({row.interval.level for row in comparison.rows}) > 1:
-        level = ""
-    parts = [part.replace("_", " ") for part in _PARTS if _differ(comparison, part)]
-    return (
-        *("study", *parts, "lr", f"{level}interval", "schedule", comparison.metric, "behind the best by"),
-        *("verdict", "at equal cost", "noise", "cost"),
-    )
+@dataclass(frozen=True)
+class TextTable:
+    """A table of plain text; `numbers` are the columns that are aligned at their right."""
+
+    head: Row
+    rows: Sequence[Row]
+    numbers: tuple[int, ...] = ()
 
 
-def comparison_rows(comparison: Comparison) -> list[Row]:
-    """A row a study, in the order of the comparison."""
-    parts = [part for part in _PARTS if _differ(comparison, part)]
-    return [
+def tables(comparison: Comparison) -> list[TextTable]:
+    """The answers, the differences, and the settings that differ, if any."""
+    found = [answer_table(comparison), difference_table(comparison), setting_table(comparison)]
+    return [table for table in found if table.rows]
+
+
+def answer_table(comparison: Comparison) -> TextTable:
+    """The answer of each study; what all studies are of is left out."""
+    parts = [part for part in _PARTS if len({getattr(row, part) for row in comparison.rows}) > 1]
+    levels = {row.interval.level for row in comparison.rows}
+    interval = f"{levels.pop():.0%} interval" if len(levels) == 1 else "interval"
+    head = ("study", *(part.replace("_", " ") for part in parts), "lr", interval, "schedule", "noise", "cost")
+    rows = [
         (
             row.name,
             *(_plain(getattr(row, part)) for part in parts),
             format_lr(row.lr),
             _interval(row),
             schedule_name(row.schedule),
-            amount(row.objective),
-            _behind(row),
-            _SAID[row.verdict],
-            amount(row.at_equal_cost),
             f"{row.noise:.2g}",
             f"{row.cost:.3g}",
         )
         for row in comparison.rows
     ]
+    numbers = tuple(k for k, name in enumerate(head) if name in ("batch size", "lr", "noise", "cost"))
+    return TextTable(head, rows, numbers)
 
 
-def number_columns(comparison: Comparison) -> tuple[int, ...]:
-    """Which columns of `comparison_rows` hold numbers, to be aligned at their right."""
-    head = comparison_head(comparison)
-    numbers = {"batch size", "lr", comparison.metric, "at equal cost", "noise", "cost"}
-    return tuple(k for k, name in enumerate(head) if name in numbers)
-
-
-def differing_rows(comparison: Comparison) -> list[Row]:
-    """A row a setting that is not the same in all studies, a column a study."""
-    return [
-        (_spaced(name), *map(_plain, values))
-        for name, values in sorted(comparison.differing.items(), key=_order)
+def difference_table(comparison: Comparison) -> TextTable:
+    """The objective of each study, and what is to be made of its difference from the best."""
+    head = ("study", comparison.metric, "behind by", "interval", "verdict", "at equal cost")
+    rows = [
+        (
+            row.name,
+            amount(row.objective),
+            "–" if row.behind is None else f"{row.behind.mean:#.3g}",
+            _bounds(row.behind),
+            _SAID[row.verdict],
+            amount(row.at_equal_cost),
+        )
+        for row in comparison.rows
     ]
+    return TextTable(head, rows, numbers=(1, 2, 5))
+
+
+def setting_table(comparison: Comparison) -> TextTable:
+    """A row a setting that is not the same in all studies: what was trained, then the plan."""
+    settings = sorted(comparison.differing.items(), key=lambda item: item[0].startswith("plan."))
+    rows = [(_spaced(name), *_told_apart(values)) for name, values in settings]
+    return TextTable(("what differs", *(row.name for row in comparison.rows)), rows)
 
 
 def remark_lines(comparison: Comparison) -> list[str]:
@@ -100,64 +112,51 @@ def explanations(comparison: Comparison) -> list[str]:
     """What the columns mean, one line each."""
     seeds = sorted({row.seeds for row in comparison.rows})
     counted = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
+    pairs = len(comparison.rows) * (len(comparison.rows) - 1) // 2
+    together = "" if pairs == 1 else f", wide enough that all {pairs} pairs of studies hold together"
     return [
-        f"{comparison.metric}: {comparison.use} value, mean of {counted} fresh "
-        f"seed{'' if seeds[-1] == 1 else 's'} of each study's answer",
-        f"behind the best by: Welch's t between seeds; all intervals hold together with "
-        f"{comparison.level:.0%} confidence",
-        f"at equal cost: the best mean that each study knew after {comparison.equal_cost:.3g} run-equivalents "
-        "(full trainings), the cheapest study's cost",
+        f"{comparison.metric}: its {comparison.use} value under the study's answer, mean of {counted} fresh "
+        f"seed{'' if seeds[-1] == 1 else 's'}",
+        f"behind by: the difference from the best, with its {comparison.level:.0%} interval by Welch's t "
+        f"between seeds{together}",
+        f"at equal cost: the best mean that the study knew after {comparison.equal_cost:.3g} run-equivalents "
+        "(the cheapest study's cost), over the seeds it had by then: a single one may flatter it",
+        "noise: standard deviation between seeds; cost: in run-equivalents (full trainings)",
     ]
 
 
 def cautions(comparison: Comparison) -> list[str]:
-    """What makes the comparison unfair, and what each study itself warns of."""
+    """What makes the comparison unfair, and what the studies themselves warn of."""
+    names = dict.fromkeys(name for row in comparison.rows for name in row.warnings)
     own = [
-        f"{row.name} itself warns: {', '.join(name.replace('_', ' ') for name in row.warnings)}"
-        for row in comparison.rows
-        if row.warnings
+        f"{name.replace('_', ' ')} ({', '.join(row.name for row in comparison.rows if name in row.warnings)})"
+        for name in names
     ]
-    return [*comparison.cautions, *own]
+    return [*comparison.cautions, *([f"the studies' own warnings are {'; '.join(own)}"] if own else [])]
 
 
-def comparison_table(comparison: Comparison) -> Table:
-    """The studies side by side, for the terminal: what is the same in all of them is left out."""
+def rich_tables(comparison: Comparison) -> list[Table]:
+    """The same tables for the terminal."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=SIMPLE_HEAD)
-    numbers = number_columns(comparison)
-    for k, column in enumerate(comparison_head(comparison)):
-        table.add_column(Text(column), overflow="fold", justify="right" if k in numbers else "left")
-    for row in comparison_rows(comparison):
-        table.add_row(*map(Text, row))
-    return table
-
-
-def differing_table(comparison: Comparison) -> Table:
-    """The settings that differ, for the terminal."""
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=SIMPLE_HEAD)
-    for column in ("what differs", *(row.name for row in comparison.rows)):
-        table.add_column(Text(column), overflow="fold")
-    for row in differing_rows(comparison):
-        table.add_row(*map(Text, row))
-    return table
+    found = []
+    for text in tables(comparison):
+        table = Table(box=SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
+        for k, column in enumerate(text.head):
+            table.add_column(Text(column), overflow="fold", justify="right" if k in text.numbers else "left")
+        for row in text.rows:
+            table.add_row(*map(Text, row))
+        found.append(table)
+    return found
 
 
 def comparison_html(comparison: Comparison) -> str:
-    """The sentence, the studies side by side and what differs, for a notebook."""
-    head, rows = comparison_head(comparison), comparison_rows(comparison)
-    differing = ("what differs", *(row.name for row in comparison.rows))
+    """The sentence, the tables and the remarks, for a notebook."""
     said = "".join(f"<li>{html.escape(line)}</li>" for line in remark_lines(comparison))
-    return (
-        f"<p>{html.escape(sentence(comparison))}</p>{_html_table(head, rows)}"
-        f"{_html_table(differing, differing_rows(comparison))}<ul>{said}</ul>"
-    )
+    shown = "".join(map(_html_table, tables(comparison)))
+    return f"<p>{html.escape(sentence(comparison))}</p>{shown}<ul>{said}</ul>"
 
 
 def comparison_dict(comparison: Comparison) -> dict[str, Any]:
@@ -180,29 +179,18 @@ def row_dict(row: ComparisonRow) -> dict[str, Any]:
     return {**asdict(row), "schedule": dict(row.schedule), "warnings": list(row.warnings)}
 
 
-def _differ(comparison: Comparison, part: str) -> bool:
-    return len({getattr(row, part) for row in comparison.rows}) > 1
-
-
 def _interval(row: ComparisonRow) -> str:
     found = row.interval
-    low = f"{'≤ ' if found.low_open else ''}{format_lr(found.low)}"
-    return f"{low} … {'≥ ' if found.high_open else ''}{format_lr(found.high)}"
+    low = f"{'≤' if found.low_open else ''}{format_lr(found.low)}"
+    return f"{low} … {'≥' if found.high_open else ''}{format_lr(found.high)}"
 
 
-def _behind(row: ComparisonRow) -> str:
-    """The difference with its interval."""
-    found = row.behind
-    if found is None:
+def _bounds(behind: Difference | None) -> str:
+    if behind is None:
         return "–"
-    if found.low is None or found.high is None:
-        return f"{found.mean:.3g}"
-    return f"{found.mean:.3g} ({found.low:.3g} … {found.high:.3g})"
-
-
-def _order(item: tuple[str, tuple[Any, ...]]) -> bool:
-    """What was trained comes first, then the plan."""
-    return item[0].startswith("plan.")
+    if behind.low is None or behind.high is None:
+        return "none"
+    return f"{behind.low:#.3g} … {behind.high:#.3g}"
 
 
 def _spaced(name: str) -> str:
@@ -211,6 +199,12 @@ def _spaced(name: str) -> str:
 
 def _listed(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def _told_apart(values: Sequence[Any]) -> Row:
+    """Settings as people read them, with every detail only where they would look the same without."""
+    short = tuple(map(_plain, values))
+    return short if len(set(short)) > 1 else tuple(map(str, values))
 
 
 def _plain(value: Any) -> str:
@@ -225,22 +219,16 @@ def _plain(value: Any) -> str:
         case float():
             return f"{value:g}"
         case Mapping() if "name" in value:
-            return _schedule(value)
+            return schedule_name(value)
         case list() | tuple():
             return ", ".join(map(_plain, value))
         case _:
             return str(value)
 
 
-def _schedule(schedule: Mapping[str, Any]) -> str:
-    settings = {name: value for name, value in schedule.items() if name not in ("name", "inner")}
-    said = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in settings.items())
-    return f"{schedule_name(schedule)} ({said})" if said else schedule_name(schedule)
-
-
-def _html_table(head: Row, rows: Sequence[Row]) -> str:
+def _html_table(table: TextTable) -> str:
     def cells(row: Row, tag: str) -> str:
         return "".join(f"<{tag} style='text-align:left'>{html.escape(cell)}</{tag}>" for cell in row)
 
-    body = "".join(f"<tr>{cells(row, 'td')}</tr>" for row in rows)
-    return f"<table><thead><tr>{cells(head, 'th')}</tr></thead><tbody>{body}</tbody></table>"
+    body = "".join(f"<tr>{cells(row, 'td')}</tr>" for row in table.rows)
+    return f"<table><thead><tr>{cells(table.head, 'th')}</tr></thead><tbody>{body}</tbody></table>"

@@ -22,7 +22,7 @@ from lrsearch.report.tables import format_lr, range_test_rows
 _TEMPLATE = "report.html.j2"
 _FEWEST_POINTS = 2
 """A curve through fewer tells nothing."""
-_NO_TEXT = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]")
+NO_TEXT = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]")
 """Characters that no HTML page may hold."""
 
 
@@ -58,7 +58,7 @@ def page(data: ReportData, pictures: Mapping[str, bytes], clean: Callable[[str],
     def shown(value: Any) -> Any:
         if isinstance(value, Markup) or not isinstance(value, str):
             return value
-        return _NO_TEXT.sub("\ufffd", clean(value))
+        return NO_TEXT.sub("\ufffd", clean(value))
 
     environment = Environment(
         autoescape=True, finalize=shown, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -69,7 +69,7 @@ def page(data: ReportData, pictures: Mapping[str, bytes], clean: Callable[[str],
         answer=data.answer,
         tables=page_tables,
         objective=data.plan.objective,
-        picture=lambda name: _data_uri(pictures[name]) if name in pictures else None,
+        picture=lambda name: data_uri(pictures[name]) if name in pictures else None,
         learning=[name for name in pictures if name.startswith("learning/")],
         alt=_alternatives(data),
         lr=format_lr,
@@ -85,7 +85,8 @@ def page(data: ReportData, pictures: Mapping[str, bytes], clean: Callable[[str],
     )
 
 
-def _data_uri(picture: bytes) -> Markup:
+def data_uri(picture: bytes) -> Markup:
+    """A PNG as an address that holds it."""
     return Markup("data:image/png;base64,") + base64.b64encode(picture).decode("ascii")
 
 

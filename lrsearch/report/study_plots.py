@@ -99,7 +99,7 @@ def plot_response(
     ax.set_ylabel(f"{plan.objective.use} {answer.metric}")
     found = f"{winner} at lr {format_lr(answer.lr)}"
     ax.set_title(f"{found}: {answer.metric} {answer.objective:.4g}", fontsize=12)
-    _label_lrs(ax)
+    label_lrs(ax)
     _finish(ax)
     return ax
 
@@ -267,7 +267,7 @@ def _metric_limits(curves: Mapping[str, tuple[Array, Array]], winner: str) -> tu
     return low - 0.05 * (high - low + room), high + 0.05 * (high - low + room)
 
 
-def _label_lrs(ax: Axes) -> None:
+def label_lrs(ax: Axes) -> None:
     """Plain numbers, close enough together that a narrow range has some too."""
     low, high = ax.get_xlim()
     narrow = math.log10(high / low) < 2.5

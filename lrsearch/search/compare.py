@@ -34,7 +34,7 @@ class ComparisonResult:
         return self.comparison.best.name
 
     def to_frame(self) -> pd.DataFrame:
-        """One row a study: its setting, answer, interval, objective, cost, and the difference from the best."""
+        """One row a study: setting, answer, interval, objective, cost, and the difference from the best."""
         import pandas as pd
 
         return pd.DataFrame([_flat(row) for row in self.comparison.rows])
@@ -93,7 +93,7 @@ def _flat(row: ComparisonRow) -> dict[str, Any]:
 
 
 def compare(*names: str) -> ComparisonResult:
-    """Holds finished studies against each other: answers, objective at equal cost, which differences are real.
+    """Holds finished studies against each other: their answers, and which differences are real.
 
     Raises InputError for an unknown name, listing those there are, for fewer than two, for the same study
     twice, and for studies of different objectives; RecordError for one that is not finished or damaged.
