@@ -10,14 +10,15 @@ from typing import Any, TypedDict, Unpack
 from lrsearch.core.curve import RangeTestCurve
 from lrsearch.core.plan import SweepPlan
 from lrsearch.core.results import TrialResult, TrialSpec
-from lrsearch.core.study_plan import Objective, direction_of
-from lrsearch.core.study_result import Answer
+from lrsearch.core.study_plan import Objective, StudyPlan, direction_of
+from lrsearch.core.study_result import Answer, Finalist
 from lrsearch.core.suggest import Suggestion
 from lrsearch.errors import RecordError
+from lrsearch.search.description import describe_study, schedule_params
 from lrsearch.search.recording import STAGE, RangeTestRecord, data_inputs, read_range_test
 from lrsearch.tracking.destination import Destination
 from lrsearch.tracking.folder import StudyFolder
-from lrsearch.tracking.journal import RunJournal, RunRecord, read_run
+from lrsearch.tracking.journal import RunJournal, RunRecord, read_run, read_start
 from lrsearch.tracking.provenance import collect
 from lrsearch.tracking.records import Kind, Param, RunStart, as_params
 from lrsearch.tracking.sync import start_mirror
@@ -60,6 +61,7 @@ class StudyRecord:
         self._about = about
         self._provenance = collect()
         self._sweeps: list[RunRecord] = []
+        self._range_test: RangeTestRecord | None = None
         self._unfinished: dict[str, Path] = {}
         self._paths: dict[str, Path] = {}
         self._winners: set[str] = set()
@@ -99,7 +101,7 @@ class StudyRecord:
     def range_test(self, plan: SweepPlan) -> RangeTestRecord:
         """The record of the range test, whose runs are children of the study's run too."""
         about = self._about
-        return RangeTestRecord(
+        self._range_test = RangeTestRecord(
             folder=self.folder,
             destination=self._destination,
             task=about["task"],
@@ -110,6 +112,7 @@ class StudyRecord:
             parent=self.key,
             earlier=self._sweeps,
         )
+        return self._range_test
 
     def finished_range_test(self, plan: SweepPlan) -> tuple[tuple[RangeTestCurve, ...], Suggestion] | None:
         """The curves and the suggestion of an earlier range test that finished under this plan, else None."""
@@ -129,17 +132,53 @@ class StudyRecord:
             run.artifact(path)
 
     def conclude(
-        self, answer: Answer, summary: Mapping[str, float | None], artifacts: Sequence[str] = ()
+        self,
+        plan: StudyPlan,
+        answer: Answer,
+        summary: Mapping[str, float | None],
+        artifacts: Sequence[str] = (),
     ) -> None:
-        """Record the answer on the study's run: its params, its description, the summary and files.
+        """Record the answer on the study's run: its params, description, summary and files.
 
         What is None in `summary` is left out; `artifacts` are named relative to the study's folder.
         """
-        self._journal.params({"lr": answer.lr, **_schedule_params(answer.schedule)})
+        self._journal.params({"lr": answer.lr, **schedule_params(answer.schedule)})
         self._journal.summary({name: value for name, value in summary.items() if value is not None})
-        self._journal.tags({"mlflow.note.content": describe_answer(answer)})
+        description = describe_study(answer, plan, self._links(answer))
+        self._journal.tags({"mlflow.note.content": description})
         for path in artifacts:
             self._journal.artifact(path)
+
+    def _links(self, answer: Answer) -> dict[str, str]:
+        """What the description links, by its words: the mirror puts MLflow's addresses there."""
+        runs = {
+            "range test": self._range_test_key(),
+            f"winner ({answer.winner.name})": self._key_of(answer.winner),
+            "best constant lr": self._key_of(answer.constant),
+        }
+        views = {
+            "table of the trials": "{view:trials}",
+            "charts of the trials": "{view:trials-charts}",
+            "charts of the range test": "{view:range-test-charts}",
+        }
+        return {**{words: f"{{run:{key}}}" for words, key in runs.items() if key}, **views}
+
+    def _range_test_key(self) -> str | None:
+        if self._range_test is not None:
+            return self._range_test.key
+        done = [run.start.key for run in self._sweeps if run.start.kind == "range_test" and run.result]
+        return done[-1] if done else None
+
+    def _key_of(self, finalist: Finalist | None) -> str | None:
+        """The key of the run of a finalist's first training in the confirm stage."""
+        if finalist is None:
+            return None
+        for key, result in self.finished.items():
+            spec = result.spec
+            same = (spec.lr, spec.schedule) == (finalist.lr, finalist.schedule)
+            if same and spec.optimizer is None and spec.seed in finalist.objectives:
+                return read_start(self._paths[key]).key
+        return None
 
     def __enter__(self) -> StudyRecord:
         return self
@@ -209,7 +248,7 @@ class StudyRecord:
             "trial": number,
             "seed": spec.seed,
             "lr": spec.lr,
-            **_schedule_params(spec.schedule),
+            **schedule_params(spec.schedule),
             "steps": spec.steps,
         }
         if per_epoch := self._about["steps_per_epoch"]:
@@ -279,46 +318,6 @@ class TrialRecord:
     def _open(self, facts: Mapping[str, Any]) -> RunJournal:
         self._journal = self._study._open_trial(self._spec, self._number, facts)
         return self._journal
-
-
-def describe_answer(answer: Answer) -> str:
-    """The answer in Markdown, for the description of the study's run."""
-    interval, tolerance = answer.interval, answer.tolerance
-    schedule = _schedule_params(answer.schedule)
-    name = schedule.pop("schedule")
-    settings = ", ".join(f"{key.removeprefix('schedule.')} {value}" for key, value in schedule.items())
-    parts = [
-        f"**Learning rate {answer.lr:.3g}, schedule {name}**{f' ({settings})' if settings else ''}: "
-        f"{answer.metric} {answer.objective:.4g}.",
-        answer.reason,
-        f"{interval.level:.0%} interval of the best lr: "
-        f"{_span(interval.low, interval.high, interval.low_open, interval.high_open)}. "
-        f"Within {answer.margin:.2g} of its objective: "
-        f"{_span(tolerance.low, tolerance.high, tolerance.low_open, tolerance.high_open)}.",
-    ]
-    if (gain := answer.gain_over_constant) is not None:
-        bounds = "" if gain.low is None else f" ({gain.level:.0%}: {gain.low:.2g} to {gain.high:.2g})"
-        parts.append(f"Gain over no decay: {gain.mean:.3g}{bounds}.")
-    if answer.undecided:
-        parts.append(f"Not told apart from it: {', '.join(answer.undecided)}.")
-    if answer.warnings:
-        parts.append("\n".join(f"- `{name}`: {text}" for name, text in answer.warnings.items()))
-    return "\n\n".join(parts)
-
-
-def _span(low: float, high: float, low_open: bool, high_open: bool) -> str:
-    return f"{low:.3g}{' or lower' if low_open else ''} to {high:.3g}{' or higher' if high_open else ''}"
-
-
-def _schedule_params(schedule: Mapping[str, Any], prefix: str = "schedule") -> dict[str, Param]:
-    """The params `schedule` and `schedule.<param>`; a schedule inside another is flattened likewise."""
-    params: dict[str, Param] = {prefix: schedule["name"]}
-    for name, value in schedule.items():
-        if isinstance(value, Mapping):
-            params |= _schedule_params(value, f"{prefix}.{name}")
-        elif name != "name":
-            params |= as_params({f"{prefix}.{name}": value})
-    return params
 
 
 def _read_runs(folder: StudyFolder) -> tuple[list[RunRecord], list[str]]:

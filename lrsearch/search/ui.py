@@ -43,9 +43,10 @@ def _page(folder: StudyFolder | None) -> str:
     if folder is None or kept is None or kept.experiment_id is None:
         return ""
     page = f"#/experiments/{kept.experiment_id}"
+    machine_learning = "?workflowType=machine_learning"  # else MLflow opens its page on language models
     for path in folder.journals():
         start = read_start(path)
         run = kept.runs.get(start.key)
         if start.parent is None and run is not None and run.run_id is not None:
-            return f"{page}/runs/{run.run_id}"
-    return page
+            return f"{page}/runs/{run.run_id}{machine_learning}"
+    return page + machine_learning

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import re
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,11 +25,13 @@ from lrsearch.tracking.records import (
     Tags,
 )
 from lrsearch.tracking.state import SentRun
+from lrsearch.tracking.views import run_page, view_page
 
 if TYPE_CHECKING:
     from lrsearch.tracking.server import Server
 
 _BATCH = 1000  # metric values in a call, MLflow's most
+_LINK = re.compile(r"\{(run|view):([\w-]+)\}")
 _LINGER_S = 5.0  # points alone wait so long for a full batch: few large calls cost a third of many small ones
 
 log = logging.getLogger("lrsearch.mirror")
@@ -40,14 +44,22 @@ class Forwarder:
     to the last bit, timestamps too, and the server stores it once.
     """
 
-    def __init__(self, path: Path, folder: StudyFolder, start: RunStart, sent: SentRun) -> None:
-        """Go on from `sent.offset`."""
+    def __init__(
+        self,
+        path: Path,
+        folder: StudyFolder,
+        start: RunStart,
+        sent: SentRun,
+        run_id_of: Callable[[Server, str], str | None],
+    ) -> None:
+        """Go on from `sent.offset`; `run_id_of` is MLflow's id of a key's run, None where unknown."""
         self.path = path
         self.start = start
         self.sent = sent
         resumed = last_writer(path) if sent.offset and not sent.ended else None
         self.writer = resumed or start.writer
         self._folder = folder
+        self._run_id_of = run_id_of
         self._metrics: list[tuple[str, float, int, int]] = []
         self._params: dict[str, object] = {}
         self._tags: dict[str, str] = {}
@@ -92,6 +104,7 @@ class Forwarder:
             case RunStart():
                 self._params.update(record.params)
                 server.log_inputs(run_id, record.inputs)
+                server.save_views(run_id, record)
             case Points():
                 for name, values in record.metrics.items():
                     self._metrics += zip([name] * len(values), values, record.ms, record.steps, strict=True)
@@ -100,7 +113,7 @@ class Forwarder:
             case Params():
                 self._params.update(record.params)
             case Tags():
-                self._tags.update(record.tags)
+                self._tags.update({name: self._linked(server, text) for name, text in record.tags.items()})
             case Artifact():
                 self._deliver(server, run_id, at)
                 self._send_artifact(server, run_id, record.path)
@@ -113,6 +126,18 @@ class Forwarder:
                 self._deliver(server, run_id, at)
                 server.end_run(run_id, record.status, record.ms)
                 self.sent.ended = True
+
+    def _linked(self, server: Server, text: str) -> str:
+        """A text with MLflow's own addresses for ``{run:KEY}`` and, of this run, ``{view:NAME}``."""
+
+        def address(found: re.Match[str]) -> str:
+            kind, name = found.groups()
+            if kind == "view":
+                return view_page(server.experiment_id, self.start.key, name)
+            linked = self._run_id_of(server, name)
+            return found[0] if linked is None else run_page(server.experiment_id, linked)
+
+        return _LINK.sub(address, text)
 
     def _deliver(self, server: Server, run_id: str, offset: int) -> None:
         server.log(run_id, self._metrics, self._params, self._tags)

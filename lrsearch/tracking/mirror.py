@@ -139,6 +139,12 @@ class FolderMirror:
             self._state.save(self._folder)
         return sent.run_id
 
+    def _linked_run(self, server: Server, key: str) -> str | None:
+        if key not in self._forwarders:
+            self._find_journals()  # it may have begun since
+        forwarder = self._forwarders.get(key)
+        return None if forwarder is None else self._run_id(server, forwarder)
+
     def _connect(self) -> Server:
         from lrsearch.tracking.server import Server
 
@@ -166,7 +172,7 @@ class FolderMirror:
                     log.warning("%s", error)
                 continue
             sent = self._state.runs.setdefault(start.key, SentRun(path.name))
-            self._forwarders[start.key] = Forwarder(path, self._folder, start, sent)
+            self._forwarders[start.key] = Forwarder(path, self._folder, start, sent, self._linked_run)
 
     def _finished(self) -> bool:
         if not self._folder.journals() and os.getppid() == self._starter:

@@ -16,6 +16,7 @@ from mlflow.protos.databricks_pb2 import (
     BAD_REQUEST,
     INVALID_PARAMETER_VALUE,
     INVALID_STATE,
+    PERMISSION_DENIED,
     RESOURCE_ALREADY_EXISTS,
     RESOURCE_DOES_NOT_EXIST,
     ErrorCode,
@@ -24,10 +25,12 @@ from mlflow.protos.databricks_pb2 import (
 from lrsearch.errors import TrackingError
 from lrsearch.tracking.destination import Destination
 from lrsearch.tracking.records import DataInput, RunStart, Status
+from lrsearch.tracking.views import views
 
 _METRICS, _PARAMS, _TAGS = 1000, 50, 100  # a call; 100 params of full length would pass 1 MB
 _REFUSED = {ErrorCode.Name(code) for code in (BAD_REQUEST, INVALID_PARAMETER_VALUE, INVALID_STATE)}
 _EXISTS = ErrorCode.Name(RESOURCE_ALREADY_EXISTS)
+_DENIED = ErrorCode.Name(PERMISSION_DENIED)
 _ABSENT = ErrorCode.Name(RESOURCE_DOES_NOT_EXIST)
 
 _NO_PLACE = (PermissionError, FileNotFoundError, FileExistsError, NotADirectoryError)
@@ -101,6 +104,16 @@ class Server:
         datasets = [_dataset(data) for data in inputs]
         if datasets:
             self._send(run_id, datasets, lambda part: self._client.log_inputs(run_id, part))
+
+    def save_views(self, run_id: str, start: RunStart) -> None:
+        """Keep the views of a study's run in the experiment's tags, where they are allowed."""
+        for name, view in views(start, run_id).items():
+            try:
+                self._client.set_experiment_tag(self.experiment_id, name, view)
+            except MlflowException as error:
+                if error.error_code not in {*_REFUSED, _DENIED}:
+                    raise
+                log.warning("the view %s is not kept: %s", name, error)
 
     def log_artifact(self, run_id: str, file: Path, folder: str | None) -> None:
         """Send a file; one whose place in the artifact store cannot be written is left out and said."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -23,12 +24,13 @@ from lrsearch.core.curve import RangeTestCurve, sweep_lrs
 from lrsearch.core.plan import SweepPlan
 from lrsearch.core.response import Interval, Tolerance
 from lrsearch.core.results import MetricSummary, TrialResult, TrialSpec
-from lrsearch.core.study_plan import Objective
+from lrsearch.core.study_plan import STAGES, Objective, load_plan
 from lrsearch.core.study_result import Answer, Finalist, Gain
 from lrsearch.core.suggest import combine, suggest
 from lrsearch.errors import RecordError
+from lrsearch.search.description import describe_study
 from lrsearch.search.recording import read_range_test
-from lrsearch.search.study_record import About, StudyRecord, describe_answer
+from lrsearch.search.study_record import About, StudyRecord
 from lrsearch.tracking.folder import StudyFolder, create_folder
 from lrsearch.tracking.journal import RunJournal, RunRecord, read_run
 from lrsearch.tracking.state import load_state
@@ -49,6 +51,7 @@ ABOUT: About = {
 FACTS = {"model": "Net", "optimizer": "Adam", "batch_size": 16, "weight_decay": 1e-4, "momentum": None}
 SWEEP = SweepPlan(min_lr=1e-4, max_lr=1.0, steps=60, repeats=2)
 WARMUP = {"name": "warmup", "fraction": 0.05, "inner": {"name": "step", "milestones": [0.5, 0.75]}}
+PLAN = load_plan("quick")
 TRACEBACK = "Traceback (most recent call last):\nValueError: bad batch"
 
 
@@ -210,7 +213,7 @@ def recorded(migrated: Path, tmp_path_factory: pytest.TempPathFactory) -> Record
         record.mark_winner([COMPLETE.key])
         record.mark_winner([WARM.key])
         record.attach(WARM.key, "weights.pt")
-        record.conclude(answer(), {"best_lr": 0.2, "noise": None}, ["plots/response.png"])
+        record.conclude(PLAN, answer(), {"best_lr": 0.2, "noise": None}, ["plots/response.png"])
     assert record.mirror.wait(TIMEOUT)
     return Recorded(folder, store, finished=record.finished)
 
@@ -334,8 +337,23 @@ def test_the_study_shows_the_answer(recorded: Recorded) -> None:
     }
     assert recorded.value("study", "best_lr") == 0.2
     assert recorded.steps("study", "noise") == []
-    assert recorded.store.tags(key)["mlflow.note.content"] == describe_answer(answer())
     assert (recorded.store.artifacts(key) / "plots" / "response.png").is_file()
+
+
+def test_the_studys_description_links_its_runs(recorded: Recorded) -> None:
+    text = recorded.store.tags(recorded.key("study"))["mlflow.note.content"]
+    page = f"#/experiments/1/runs/{recorded.store.run_id(recorded.key('range-test'))}"
+    assert f"[range test]({page}?" in text
+    assert "{run:" not in text
+
+
+def test_the_views_that_the_description_links_are_in_the_experiment(recorded: Recorded) -> None:
+    key = recorded.key("study")
+    text = recorded.store.tags(key)["mlflow.note.content"]
+    views = {str(name) for (name,) in recorded.store.rows("SELECT key FROM experiment_tags")}
+    linked = {f"mlflow.sharedViewState.{name}" for name in re.findall(r"viewStateShareKey=([\w-]+)", text)}
+    assert linked == {f"mlflow.sharedViewState.{key}-{name}" for name in ("trials", "range-test")}
+    assert linked <= views
 
 
 def test_the_range_test_shows_its_curves_and_suggestion(recorded: Recorded) -> None:
@@ -385,7 +403,7 @@ def whole_study(
         for number, of in enumerate(TRIALS):
             if of.key not in record.finished:
                 train(record, of, number, pauses.get(f"coarse-{number:02d}"))
-        record.conclude(answer(), {"best_lr": 0.2})
+        record.conclude(PLAN, answer(), {"best_lr": 0.2})
     return found
 
 
@@ -569,14 +587,21 @@ def test_a_folder_that_has_lost_the_studys_run_is_refused(folder: StudyFolder) -
 def test_the_description_says_the_answer_and_how_sure_it_is() -> None:
     gain = Gain(0.1, 0.05, 0.15, level=0.9)
     found = answer(gain_over_constant=gain, undecided=("cosine",), warnings={"edge": "The best is the last."})
-    assert describe_answer(found).split("\n\n") == [
+    assert describe_study(found, PLAN, {"winner": "{run:1a}"}).split("\n\n")[:7] == [
         "**Learning rate 0.2, schedule linear** (final 0.0): val/accuracy 0.91.",
         "It beats constant.",
         "90% interval of the best lr: 0.15 to 0.3 or higher. Within 0.004 of its objective: 0.1 to 0.4.",
         "Gain over no decay: 0.1 (90%: 0.05 to 0.15).",
         "Not told apart from it: cosine.",
         "- `edge`: The best is the last.",
+        "**See** [winner]({run:1a})",
     ]
+
+
+def test_the_description_says_the_plan() -> None:
+    plan = describe_study(answer(), PLAN, {}).split("\n\n")[-2:]
+    assert plan[0].startswith("**Plan** quick: 5 epochs a training, at most 10 trainings' worth")
+    assert [line.split(":")[0] for line in plan[1].splitlines()] == [f"- {stage}" for stage in STAGES]
 
 
 @pytest.fixture(autouse=True)
