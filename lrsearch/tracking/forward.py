@@ -30,9 +30,9 @@ from lrsearch.tracking.views import run_page, view_page
 if TYPE_CHECKING:
     from lrsearch.tracking.server import Server
 
-_BATCH = 1000  # metric values in a call, MLflow's most
+_BATCH = 300  # metric values that wait to be sent together: many are cheap, few are soon sent at the end
 _LINK = re.compile(r"\{(run|view):([\w-]+)\}")
-_LINGER_S = 5.0  # points alone wait so long for a full batch: few large calls cost a third of many small ones
+_LINGER_S = 5.0  # points alone wait so long for a full batch
 
 log = logging.getLogger("lrsearch.mirror")
 
