@@ -7,8 +7,8 @@ DEMO_STORE := sqlite:///mlflow.db
 .PHONY: demo test check bench notebooks clean
 
 demo: $(READY)
-	test -d lrsearch-runs/demo && $(BIN)/lrsearch resume demo --tracking-uri $(DEMO_STORE) \
-		|| $(BIN)/lrsearch search digits --name demo --tracking-uri $(DEMO_STORE)
+	@if [ -d lrsearch-runs/demo ]; then $(BIN)/lrsearch resume demo; \
+	else $(BIN)/lrsearch search digits --name demo --tracking-uri $(DEMO_STORE); fi
 
 test: check
 	$(BIN)/python -m pytest --numprocesses auto

@@ -23,6 +23,29 @@ SOUND = ("ok", "rules_disagree", "never_diverged")
 """Verdicts of a range test whose bracket is to be trusted."""
 
 
+def bracket_of(suggestion: Suggestion | None) -> Bracket | None:
+    """The bracket that a range test's verdict lets one rely on."""
+    return suggestion.bracket if suggestion is not None and suggestion.verdict in SOUND else None
+
+
+def answer_of(
+    terms: Terms, stages: Sequence[StageResult], bracket: Bracket | None, base: Base, confirmed: Confirmed
+) -> Answer:
+    """The answer of a study whose stages are all done."""
+    return conclude(
+        Findings(
+            plan=terms.plan,
+            stages=stages,
+            bracketed=bracket is not None,
+            base=base,
+            confirmed=confirmed,
+            facts=terms.facts,
+            total_steps=terms.total_steps,
+            accepted=tuple(terms.accepted),
+        )
+    )
+
+
 def fold(
     begin: Callable[[StageName], Stage], end: Callable[[StageResult], None], bracket: Bracket | None
 ) -> tuple[Base, Confirmed]:
@@ -62,7 +85,7 @@ def retell(
 
     Trials that the fold does not come to, since one before them is lost, are put to their stages too.
     """
-    bracket = suggestion.bracket if suggestion is not None and suggestion.verdict in SOUND else None
+    bracket = bracket_of(suggestion)
     account = Account(terms.plan, terms.total_steps)
     account.spent = swept.cost
     lab = _RecordedLab(terms.plan, finished)
@@ -76,17 +99,7 @@ def retell(
     answer, problem = None, None
     try:
         base, confirmed = fold(begin, stages.append, bracket)
-        answer = conclude(
-            Findings(
-                plan=terms.plan,
-                stages=stages,
-                bracketed=bracket is not None,
-                base=base,
-                confirmed=confirmed,
-                facts=terms.facts,
-                total_steps=terms.total_steps,
-            )
-        )
+        answer = answer_of(terms, stages, bracket, base, confirmed)
     except _NotRecordedError:
         pass  # the study came as far as this
     except StudyError as error:
@@ -143,7 +156,7 @@ class _RecordedLab:
         return self._finished[spec.key]
 
     def propose(self, observations: Sequence[Observation], low: float, high: float) -> float:
-        return propose(observations, low, high, seed=self._plan.seed + len(observations))
+        return propose(observations, low, high, self._plan.seed)
 
 
 def _with_the_rest(

@@ -137,13 +137,13 @@ class Storage:
 def propose(observations: Sequence[Observation], low: float, high: float, seed: int) -> float:
     """An lr between two others that a Gaussian process on log lr thinks most worth a trial.
 
-    `observations` are losses: lower is better; those that diverged bound it as a constraint. The same
-    observations and seed give the same lr.
+    `observations` are losses: lower is better; those that diverged bound it as a constraint. Every proposal
+    has a sampler of its own, seeded from the study's `seed` and their number: the same ones give the same lr.
     """
     axis: dict[str, BaseDistribution] = {"lr": FloatDistribution(low, high, log=True)}
     worst = max((o.objective for o in observations if o.objective is not None), default=0.0)
     with _quiet(), single_threaded():
-        study = optuna.create_study(sampler=GPSampler(seed=seed, n_startup_trials=1))
+        study = optuna.create_study(sampler=GPSampler(seed=seed + len(observations), n_startup_trials=1))
         for o in observations:
             if low <= o.lr <= high:
                 value = worst if o.diverged or o.objective is None else o.objective

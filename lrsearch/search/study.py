@@ -13,17 +13,14 @@ from filelock import FileLock, Timeout
 from lrsearch.core.curve import RangeTestCurve
 from lrsearch.core.results import TrialSpec
 from lrsearch.core.study_plan import StageName, StudyPlan, load_plan
-from lrsearch.core.study_result import StageResult
+from lrsearch.core.study_result import Answer, StageResult
 from lrsearch.core.suggest import Bracket, combine, suggest
 from lrsearch.errors import InputError
-from lrsearch.search.answer import Findings, conclude
-from lrsearch.search.confirmation import Confirmed
-from lrsearch.search.fold import SOUND, fold
+from lrsearch.search.fold import answer_of, bracket_of, fold
 from lrsearch.search.lab import RecordingLab, StudyObserver, weights_path
 from lrsearch.search.recording import RangeTestRecord
 from lrsearch.search.setting import Setting, changes_asked, prepare
 from lrsearch.search.stage import Account, Stage
-from lrsearch.search.stages import Base
 from lrsearch.search.storage import Storage
 from lrsearch.search.study_record import StudyRecord
 from lrsearch.search.study_result import FILES, StudyResult, is_finished, load_study, write_files
@@ -190,7 +187,7 @@ class _Study:
         self._storage.close_orphans()
         bracket = self._range_test()
         base, confirmed = fold(self._begin, self._keep, bracket)
-        return self._conclude(bracket is not None, base, confirmed)
+        return self._conclude(answer_of(self._setting.terms, self._stages, bracket, base, confirmed))
 
     def _begin(self, name: StageName) -> Stage:
         for observer in self._observers:
@@ -219,7 +216,7 @@ class _Study:
         cost = self._account.book_steps(sum(curve.steps for curve in curves))
         found = {name: suggestion.to_dict()[name] for name in ("lr", "bracket", "verdict", "reason")}
         self._keep(StageResult("range-test", (), cost, found))
-        return suggestion.bracket if suggestion.verdict in SOUND else None
+        return bracket_of(suggestion)
 
     def _sweep(
         self, seed: int, record: RangeTestRecord, observers: Sequence[SweepObserver]
@@ -233,19 +230,9 @@ class _Study:
             record.swept(curve)
         return curve
 
-    def _conclude(self, bracketed: bool, base: Base, confirmed: Confirmed) -> StudyResult:
+    def _conclude(self, answer: Answer) -> StudyResult:
+        """Writes the answer down: files, the study's run, the winner's tag."""
         terms = self._setting.terms
-        found = Findings(
-            plan=terms.plan,
-            stages=self._stages,
-            bracketed=bracketed,
-            base=base,
-            confirmed=confirmed,
-            facts=terms.facts,
-            total_steps=terms.total_steps,
-            accepted=tuple(terms.accepted),
-        )
-        answer = conclude(found)
         result = StudyResult(
             name=self._folder.name,
             answer=answer,

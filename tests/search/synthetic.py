@@ -66,7 +66,7 @@ class Synthetic:
         return TrialResult(spec, "complete", spec.steps, 1.0, INITIAL, {"val/loss": metric})
 
     def propose(self, observations: Sequence[Observation], low: float, high: float) -> float:
-        return propose(observations, low, high, seed=len(observations))
+        return propose(observations, low, high, seed=0)
 
 
 def _number(spec: TrialSpec) -> int:
