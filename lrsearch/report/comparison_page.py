@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from importlib import resources
-from typing import Any
-
-from jinja2 import Environment, StrictUndefined
-from markupsafe import Markup
 
 from lrsearch.core.comparison import Comparison
 from lrsearch.report import comparison_tables
-from lrsearch.report.html import NO_TEXT, data_uri
 from lrsearch.report.tables import format_lr
+from lrsearch.report.templates import data_uri, render
 
 _TEMPLATE = "comparison.html.j2"
 
@@ -30,17 +25,9 @@ def draw(comparison: Comparison) -> dict[str, bytes]:
 
 def page(comparison: Comparison, pictures: Mapping[str, bytes], clean: Callable[[str], str]) -> str:
     """The whole page as HTML; `clean` takes secrets out of every text that goes into it."""
-
-    def shown(value: Any) -> Any:
-        if isinstance(value, Markup) or not isinstance(value, str):
-            return value
-        return NO_TEXT.sub("\ufffd", clean(value))
-
-    environment = Environment(
-        autoescape=True, finalize=shown, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    template = resources.files("lrsearch.report").joinpath(_TEMPLATE).read_text(encoding="utf-8")
-    return environment.from_string(template).render(
+    return render(
+        _TEMPLATE,
+        clean,
         comparison=comparison,
         tables=comparison_tables,
         pictures={name: data_uri(picture) for name, picture in pictures.items()},

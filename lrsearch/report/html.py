@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-import base64
 import json
-import re
 from collections.abc import Callable, Mapping
-from importlib import resources
 from typing import Any
-
-from jinja2 import Environment, StrictUndefined
-from markupsafe import Markup
 
 from lrsearch.core.report_data import ReportData
 from lrsearch.core.schedule_names import schedule_name
@@ -18,12 +12,11 @@ from lrsearch.core.study_result import Answer
 from lrsearch.report import page_tables
 from lrsearch.report.study_tables import answer_rows, plan_cost, plan_rows
 from lrsearch.report.tables import format_lr, range_test_rows
+from lrsearch.report.templates import data_uri, render
 
 _TEMPLATE = "report.html.j2"
 _FEWEST_POINTS = 2
 """A curve through fewer tells nothing."""
-NO_TEXT = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]")
-"""Characters that no HTML page may hold."""
 
 
 def draw(data: ReportData) -> dict[str, bytes]:
@@ -54,17 +47,9 @@ def draw(data: ReportData) -> dict[str, bytes]:
 
 def page(data: ReportData, pictures: Mapping[str, bytes], clean: Callable[[str], str]) -> str:
     """The whole page as HTML; `clean` takes secrets out of every text that goes into it."""
-
-    def shown(value: Any) -> Any:
-        if isinstance(value, Markup) or not isinstance(value, str):
-            return value
-        return NO_TEXT.sub("\ufffd", clean(value))
-
-    environment = Environment(
-        autoescape=True, finalize=shown, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    template = resources.files("lrsearch.report").joinpath(_TEMPLATE).read_text(encoding="utf-8")
-    return environment.from_string(template).render(
+    return render(
+        _TEMPLATE,
+        clean,
         data=data,
         answer=data.answer,
         tables=page_tables,
@@ -83,11 +68,6 @@ def page(data: ReportData, pictures: Mapping[str, bytes], clean: Callable[[str],
         plan_json=json.dumps(data.plan.to_dict(), indent=1),
         cost=sum(stage.cost for stage in data.stages),
     )
-
-
-def data_uri(picture: bytes) -> Markup:
-    """A PNG as an address that holds it."""
-    return Markup("data:image/png;base64,") + base64.b64encode(picture).decode("ascii")
 
 
 def _schedule(schedule: Mapping[str, Any]) -> str:

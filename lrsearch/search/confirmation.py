@@ -10,6 +10,7 @@ from lrsearch.core.observations import observe
 from lrsearch.core.results import TrialResult
 from lrsearch.core.schedule_names import schedule_name, schedule_names
 from lrsearch.core.stats import Candidate, Decision, decide
+from lrsearch.core.study_plan import StudyPlan
 from lrsearch.errors import StudyError
 from lrsearch.search.stage import Stage
 from lrsearch.search.stages import Base, Followed
@@ -80,7 +81,7 @@ def _judge(
             f"every finalist ({', '.join(finalists)}) diverged on a fresh seed: the edge moves with it; "
             "lower range_test.max_lr, or put a warmup into base_schedule"
         )
-    margin = _margin(stage, base, trials)
+    margin = margin_of(plan, [trial for group in trials.values() for trial in group], base.trials)
     decision = decide(
         alive,
         margin,
@@ -105,15 +106,13 @@ def _candidate(
     )
 
 
-def _margin(stage: Stage, base: Base, trials: Mapping[str, Sequence[TrialResult]]) -> float:
-    """`delta` of the way from the untrained model's loss to the best finalist's.
+def margin_of(plan: StudyPlan, trials: Sequence[TrialResult], before: Sequence[TrialResult] = ()) -> float:
+    """`delta` of the way from the untrained model's loss to the best of these trials.
 
-    Where nothing tells the untrained model's, the worst lr of the stages before stands for it.
+    Where nothing tells the untrained model's, the worst loss stands for it, also of the trials `before`.
     """
-    plan = stage.plan
-    runs = [trial for group in trials.values() for trial in group]
-    initial = [loss for trial in runs if (loss := plan.objective.initial_loss(trial)) is not None]
-    final = [o.objective for o in observe(plan, runs) if o.objective is not None]
-    worst = max(o.objective for o in observe(plan, (*base.trials, *runs)) if o.objective is not None)
+    initial = [loss for trial in trials if (loss := plan.objective.initial_loss(trial)) is not None]
+    final = [o.objective for o in observe(plan, trials) if o.objective is not None]
+    worst = max(o.objective for o in observe(plan, (*before, *trials)) if o.objective is not None)
     way = (sum(initial) / len(initial) if initial else worst) - min(final)
     return plan.delta * max(way, 1e-3 * max(abs(min(final)), 1e-12))

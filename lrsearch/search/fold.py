@@ -13,7 +13,7 @@ from lrsearch.core.study_result import Answer, StageResult
 from lrsearch.core.suggest import Bracket, Suggestion
 from lrsearch.errors import StudyError
 from lrsearch.search.answer import Findings, conclude
-from lrsearch.search.confirmation import Confirmed, confirm
+from lrsearch.search.confirmation import Confirmed, confirm, margin_of
 from lrsearch.search.stage import Account, Stage, readable
 from lrsearch.search.stages import Base, coarse, decay, fine
 from lrsearch.search.storage import propose
@@ -121,9 +121,7 @@ def best_so_far(terms: Terms, stages: Sequence[StageResult]) -> Answer | None:
         return None
     fit = response.fit()
     lr = readable(fit.lr)
-    first = [loss for trial in under if (loss := plan.objective.initial_loss(trial)) is not None]
-    best = float(response.means.min())
-    margin = plan.delta * max(sum(first) / len(first) - best, 1e-3 * abs(best), 1e-12)
+    margin = margin_of(plan, under)
     return Answer(
         lr=lr,
         schedule=plan.base_schedule,

@@ -23,6 +23,7 @@ from torch.utils.data import DataLoader, TensorDataset
 import lrsearch
 from lrsearch import InputError, RecordError, StudyResult, Task
 from lrsearch.core.study_plan import STAGES
+from lrsearch.search.report_data import gather
 from lrsearch.search.task_source import load_task
 from lrsearch.tracking.folder import StudyFolder
 from tests.conftest import CHECKOUT
@@ -445,6 +446,11 @@ def test_an_accepted_change_goes_on_and_is_recorded(change: str, resumable: Stud
     kept = f"{resumable.plan.read_text()} {resumable.result.read_text()} {parent.tags} {parent.params}"
     what = {"plan": "plan.delta", "argument": "arguments.augment", "data": "data.train.fingerprint"}
     assert what[change] in kept, "nothing says that the study was begun on other terms"
+    assert what[change] in result.warnings["changes_accepted"]
+    resumable.result.unlink()
+    retold = gather(resumable).answer
+    assert retold is not None
+    assert retold.warnings == result.warnings
 
 
 def test_a_resume_without_a_change_goes_on_under_the_same_plan(resumable: StudyFolder) -> None:
