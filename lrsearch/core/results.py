@@ -67,15 +67,6 @@ class MetricSummary:
     high: float
     count: int = 1
 
-    @classmethod
-    def of(cls, value: float) -> MetricSummary:
-        """The summary of a single value."""
-        return cls(value, value, value, value)
-
-    def add(self, value: float) -> MetricSummary:
-        """The summary with one more value."""
-        return MetricSummary(self.first, value, min(self.low, value), max(self.high, value), self.count + 1)
-
     def read(self, use: Use, direction: Direction) -> float:
         """The final value, or the best in this direction."""
         if use == "final":

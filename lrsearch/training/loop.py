@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -107,7 +108,7 @@ class Training:
         not fit.
         """
         for _ in range(_SKIPS_IN_A_ROW):
-            drawn = [next(batches) for _ in range(self.accumulate)]
+            drawn = list(itertools.islice(batches, self.accumulate))
             if self.takes_closure:
                 loss, done = self._closure_step(drawn), True
             else:
@@ -133,10 +134,10 @@ class Training:
             if self.accumulate > 1:
                 loss = loss / self.accumulate
             (loss if self.scaler is None else self.scaler.scale(loss)).backward()  # type: ignore[no-untyped-call]
-            detached = loss.detach()
-            losses.append(detached if detached.ndim == 0 else detached.reshape(()))
+            losses.append(loss.detach())
         self._checked = True
-        return losses[0] if len(losses) == 1 else torch.stack(losses).sum()
+        loss = losses[0] if len(losses) == 1 else torch.stack(losses).sum()
+        return loss if loss.ndim == 0 else loss.reshape(())
 
     def _step(self) -> bool:
         self._clip()
@@ -237,7 +238,8 @@ def fit(
         if len(losses) < block and step not in pauses:
             continue
         values = [losses[0].item()] if len(losses) == 1 else torch.stack(losses).tolist()
-        for k, (lr, value) in enumerate(zip(lrs, values, strict=True), start=step - len(values) + 1):
+        first = step - len(values) + 1
+        for k, lr, value in zip(range(first, step + 1), lrs, values, strict=True):
             if not math.isfinite(value):
                 return Outcome(k - 1, stopped_at=k, reason="not_finite")
             reason = observe(k, lr, value)

@@ -41,7 +41,7 @@ class TrialLog:
         self._record = record
         self._monitor = monitor
         self._initial_loss: float | None = None
-        self._metrics: dict[str, MetricSummary] = {}
+        self._metrics: dict[str, _Running] = {}
         self._started = time.monotonic()
 
     def add(
@@ -52,14 +52,20 @@ class TrialLog:
         Only finite values are kept. What stands `beside` them is recorded too, but not summarised.
         """
         self.steps_done = max(self.steps_done, step)
-        kept = {name: value for name, value in values.items() if math.isfinite(value)}
-        for name, value in kept.items():
-            summary = self._metrics.get(name)
-            self._metrics[name] = MetricSummary.of(value) if summary is None else summary.add(value)
+        kept = {}
+        for name, value in values.items():
+            if math.isfinite(value):
+                kept[name] = value
+                running = self._metrics.get(name)
+                if running is None:
+                    self._metrics[name] = _Running(value)
+                else:
+                    running.add(value)
         if self._objective_name in values:
             self.objective = values[self._objective_name]
         if kept and self._is_recorded(step, kept):
-            self._record(step, {**kept, **beside})
+            kept.update(beside)
+            self._record(step, kept)
         loss = values.get("train/loss")
         if loss is None:
             return None
@@ -85,7 +91,7 @@ class TrialLog:
             steps_done=self.steps_done,
             seconds=time.monotonic() - self._started,
             initial_loss=self._initial_loss,
-            metrics=self._metrics,
+            metrics={name: running.summary() for name, running in self._metrics.items()},
             cause=cause,
             error=text,
             warnings=warnings,
@@ -110,6 +116,29 @@ class TrialLog:
             or step == self.spec.steps
             or any(name.startswith("val/") for name in values)
         )
+
+
+class _Running:
+    """A metric's summary as it grows: this is touched at every step, and a frozen one is slow to make."""
+
+    __slots__ = ("_count", "_final", "_first", "_high", "_low")
+
+    def __init__(self, value: float) -> None:
+        self._first = self._final = self._low = self._high = value
+        self._count = 1
+
+    def add(self, value: float) -> None:
+        """Takes one more value."""
+        self._final = value
+        self._count += 1
+        if value < self._low:
+            self._low = value
+        elif value > self._high:
+            self._high = value
+
+    def summary(self) -> MetricSummary:
+        """The metric so far."""
+        return MetricSummary(self._first, self._final, self._low, self._high, self._count)
 
 
 class TrialSchedule:

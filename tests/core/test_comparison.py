@@ -120,7 +120,8 @@ def training(lr: float, loss: float | None, seed: int = 0, **changed: Any) -> Tr
     spec = TrialSpec("coarse", lr, {"name": "constant"}, seed, changed.pop("steps", STEPS), **changed)
     if loss is None:
         return TrialResult(spec, "diverged", STEPS // 2, 0.1)
-    return TrialResult(spec, "complete", spec.steps, 0.1, 2.3, {"val/loss": MetricSummary.of(loss)})
+    metrics = {"val/loss": MetricSummary(loss, loss, loss, loss)}
+    return TrialResult(spec, "complete", spec.steps, 0.1, 2.3, metrics)
 
 
 BY_HAND = (

@@ -62,11 +62,16 @@ class Synthetic:
         if spec.lr > self.edge:
             return TrialResult(spec, "diverged", spec.steps // 5, 0.1, INITIAL, cause="loss_rose")
         sign, loss = (-1 if self.negated else 1), self.loss(spec)
-        metric = MetricSummary.of(sign * INITIAL).add(sign * loss)
+        metric = summary(sign * INITIAL, sign * loss)
         return TrialResult(spec, "complete", spec.steps, 1.0, INITIAL, {"val/loss": metric})
 
     def propose(self, observations: Sequence[Observation], low: float, high: float) -> float:
         return propose(observations, low, high, seed=0)
+
+
+def summary(*values: float) -> MetricSummary:
+    """The summary of a metric's values."""
+    return MetricSummary(values[0], values[-1], min(values), max(values), len(values))
 
 
 def _number(spec: TrialSpec) -> int:

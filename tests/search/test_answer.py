@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from lrsearch.core.results import MetricSummary, TrialResult, TrialSpec
+from lrsearch.core.results import TrialResult, TrialSpec
 from lrsearch.core.study_plan import StudyPlan, load_plan
 from lrsearch.core.study_result import Answer, StageResult
 from lrsearch.search.answer import Findings, conclude
-from tests.search.synthetic import STEPS, Outcome, Synthetic, study
+from tests.search.synthetic import STEPS, Outcome, Synthetic, study, summary
 
 PLAN = load_plan("default")
 
@@ -43,9 +43,9 @@ class WithAccuracy(Synthetic):
             return result
         octaves = math.log2(spec.lr / (self.best * self.apart))
         noise = 0.0005 * math.sin(spec.seed)
-        accuracy = MetricSummary.of(0.1).add(0.9 - 0.01 * octaves**2 + noise)
+        accuracy = summary(0.1, 0.9 - 0.01 * octaves**2 + noise)
         loss = result.metrics["val/loss"]
-        loss = MetricSummary.of(loss.first).add(loss.final - self.overfits).add(loss.final)
+        loss = summary(loss.first, loss.final - self.overfits, loss.final)
         return replace(result, metrics={"val/loss": loss, "val/accuracy": accuracy})
 
 
