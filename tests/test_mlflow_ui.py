@@ -16,16 +16,14 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Locator, Page, expect, sync_playwright
 
+from tests.chromium import CHROMIUM, WIDTHS, needs_chromium
 from tests.tracking.server import QUIET, serving
 
-CHROMIUM = shutil.which("chromium")
-REQUIRED = os.environ.get("LRSEARCH_REQUIRE_CHROMIUM") == "1"
-WIDTHS = (800, 1400)
 PATIENCE_MS = 10_000
 TRIALS = ["coarse-00", "coarse-01", "coarse-02", "coarse-03", "decay-00", "confirm-00"]
 NO_ASSISTANT = "localStorage.setItem('mlflow.assistant.fab.autoOpenedOnFirstLoad_v1', 'true')"
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None and not REQUIRED, reason="Chromium is not installed")
+pytestmark = needs_chromium
 
 
 class Browser:

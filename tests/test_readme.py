@@ -54,6 +54,15 @@ def test_commands_and_options_in_the_readme_exist() -> None:
         assert {word for word in words if word.startswith("--")} <= known, words
 
 
+def test_every_command_and_every_option_is_in_the_readme() -> None:
+    helped = dict(re.findall(r"^\$ lrsearch ([\w-]+) --help\n(.*?)(?=^\$ |^```)", TEXT, re.DOTALL | re.MULTILINE))
+    commands = get_command(app).commands  # type: ignore[attr-defined]
+    assert set(helped) == set(commands)
+    for name, command in commands.items():
+        options = {option for parameter in command.params for option in parameter.opts if option[:2] == "--"}
+        assert [option for option in options if option not in helped[name]] == [], name
+
+
 def test_plans_in_the_readme_are_plans(tmp_path: Path) -> None:
     plans = re.findall(r"```toml\n(.*?)```", TEXT, flags=re.DOTALL)
     assert plans

@@ -37,6 +37,11 @@ class StageResult:
     cost: float
     found: Mapping[str, Any] = field(default_factory=dict)
 
+    def _repr_html_(self) -> str:
+        from lrsearch.report.study_tables import stage_html
+
+        return stage_html(self)
+
 
 @dataclass(frozen=True)
 class Finalist:

@@ -69,6 +69,11 @@ class Suggestion:
         spread = values["spread"] and tuple(values["spread"])
         return cls(**{**values, "bracket": bracket, "spread": spread})
 
+    def _repr_html_(self) -> str:
+        from lrsearch.report.tables import suggestion_html
+
+        return suggestion_html(self)
+
 
 @dataclass(frozen=True)
 class Shape:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from lrsearch.core.comparison import Comparison, ComparisonRow, Difference
 from lrsearch.core.schedule_names import schedule_name
 from lrsearch.report.page_tables import amount
-from lrsearch.report.tables import format_lr
+from lrsearch.report.tables import format_lr, html_list, html_table
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -154,9 +154,8 @@ def rich_tables(comparison: Comparison) -> list[Table]:
 
 def comparison_html(comparison: Comparison) -> str:
     """The sentence, the tables and the remarks, for a notebook."""
-    said = "".join(f"<li>{html.escape(line)}</li>" for line in remark_lines(comparison))
-    shown = "".join(map(_html_table, tables(comparison)))
-    return f"<p>{html.escape(sentence(comparison))}</p>{shown}<ul>{said}</ul>"
+    shown = "".join(html_table(table.rows, head=table.head) for table in tables(comparison))
+    return f"<p>{html.escape(sentence(comparison))}</p>{shown}{html_list(remark_lines(comparison))}"
 
 
 def comparison_dict(comparison: Comparison) -> dict[str, Any]:
@@ -224,11 +223,3 @@ def _plain(value: Any) -> str:
             return ", ".join(map(_plain, value))
         case _:
             return str(value)
-
-
-def _html_table(table: TextTable) -> str:
-    def cells(row: Row, tag: str) -> str:
-        return "".join(f"<{tag} style='text-align:left'>{html.escape(cell)}</{tag}>" for cell in row)
-
-    body = "".join(f"<tr>{cells(row, 'td')}</tr>" for row in table.rows)
-    return f"<table><thead><tr>{cells(table.head, 'th')}</tr></thead><tbody>{body}</tbody></table>"

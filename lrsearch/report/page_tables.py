@@ -34,7 +34,7 @@ MENDS: dict[WarningName, str] = {
     "trials_failed": "Read the tracebacks under the cost, mend the cause, and search again if the failed lrs "
     "lie near the answer.",
     "own_loop": "Mend the training function: what it leaves out was not searched.",
-    "changes_accepted": "run the study anew under another name where the change matters",
+    "changes_accepted": "Run the study anew under another name where the change matters.",
     "runs_differ": "Call torch.use_deterministic_algorithms(True) in the task, or take differences of that "
     "size for noise.",
 }
@@ -159,7 +159,7 @@ def cost_rows(data: ReportData) -> list[Row]:
             data.sweep_seconds if sweeps else sum(trial.seconds for trial in own),
         ]
         total = [a + b for a, b in zip(total, values, strict=True)]
-        rows.append((stage.stage, *_cost_cells(values), _found(stage)))
+        rows.append((stage.stage, *_cost_cells(values), stage_found(stage)))
     return [*rows, ("all", *_cost_cells(total), "")]
 
 
@@ -173,10 +173,6 @@ def _cost_cells(values: Sequence[float]) -> Row:
         f"{wasted:.2f}",
         spell(seconds),
     )
-
-
-def _found(stage: StageResult) -> str:
-    return stage_found(stage) if stage.found else "not finished"
 
 
 def spell(seconds: float) -> str:

@@ -91,7 +91,7 @@ def plot_response(
     view.draw(baseline, "Adam (baseline)", Style("0.45", "+", "-"))
     winner = schedule_name(answer.schedule)
     _draw_fit(ax, answer, plan, own, total_steps, look[winner].colour)
-    label = f"answer: {winner} at {format_lr(answer.lr)}"
+    label = f"{'answer' if answer.finalists else 'best so far'}: {winner} at {format_lr(answer.lr)}"
     ring: dict[str, Any] = {"marker": "o", "fillstyle": "none", "markersize": 16, "markeredgewidth": 2.2}
     ax.plot(answer.lr, answer.objective, linestyle="none", color=ACCENT, zorder=6, label=label, **ring)
     view.explain_marks()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from lrsearch.core.schedule_names import schedule_name
 from lrsearch.core.study_plan import StageCost, StudyPlan
 from lrsearch.core.study_result import Answer, StageResult
-from lrsearch.report.tables import format_lr
+from lrsearch.report.tables import format_lr, html_list, html_table
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -136,20 +135,34 @@ def study_table(answer: Answer, stages: Sequence[StageResult]) -> Table:
 def study_html(answer: Answer, stages: Sequence[StageResult], name: str) -> str:
     """The answer, the stages, remarks and warnings, for a notebook."""
     cost = sum(stage.cost for stage in stages)
-    found = "".join(f"<tr><th>{html.escape(k)}</th>{_cell(v)}</tr>" for k, v in answer_rows(answer, cost))
-    head = "".join(f"<th>{html.escape(column)}</th>" for column in _STUDY_COLUMNS)
-    rows = "".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in study_rows(stages))
-    lines = [*remark_lines(answer), *warning_lines(answer)]
-    said = "".join(f"<li>{html.escape(line)}</li>" for line in lines)
-    return (
-        f"<table><caption>study {html.escape(name)}</caption><tbody>{found}</tbody></table>"
-        f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table><ul>{said}</ul>"
+    found = html_table(answer_rows(answer, cost), caption=f"study {name}")
+    told = html_table(study_rows(stages), head=_STUDY_COLUMNS)
+    return f"{found}{told}{html_list([*remark_lines(answer), *warning_lines(answer)])}"
+
+
+def stage_html(stage: StageResult) -> str:
+    """A stage for a notebook: what it found and cost, and a row a trial with its final metrics."""
+    metrics = sorted({name for trial in stage.trials for name in trial.metrics})
+    rows = [
+        (
+            *(str(number), format_lr(trial.spec.lr), schedule_name(trial.spec.schedule)),
+            *(str(trial.spec.seed), trial.status),
+            *(f"{trial.metrics[name].final:.4g}" if name in trial.metrics else "–" for name in metrics),
+        )
+        for number, trial in enumerate(stage.trials)
+    ]
+    return html_table(
+        rows,
+        head=("trial", "lr", "schedule", "seed", "status", *metrics),
+        caption=f"{stage.stage}: {stage_found(stage)}; {stage.cost:.3g} run-equivalents",
     )
 
 
 def stage_found(stage: StageResult) -> str:
     """What a stage found, in words."""
     found = stage.found
+    if not found:
+        return "not finished"
     match stage.stage:
         case "range-test":
             return _bracket(found["bracket"], found["verdict"])
@@ -264,7 +277,3 @@ def _table(title: str, columns: Sequence[str]) -> Table:
     for column in columns:
         table.add_column(column, no_wrap=column != columns[-1] and column != "what it does")
     return table
-
-
-def _cell(text: str) -> str:
-    return f"<td style='text-align:left'>{html.escape(text)}</td>"

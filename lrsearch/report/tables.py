@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from lrsearch.core.curve import RangeTestCurve
@@ -32,24 +32,26 @@ def format_lr(lr: float | None) -> str:
     return "–" if lr is None else f"{lr:.3g}"
 
 
-def range_test_rows(curves: Sequence[RangeTestCurve], suggestion: Suggestion) -> list[tuple[str, str, str]]:
-    """What a range test found, as rows of name, value and remark."""
+def suggestion_rows(suggestion: Suggestion) -> list[tuple[str, str, str]]:
+    """A suggestion as rows of name, value and remark."""
     bracket = suggestion.bracket
     shown = "–" if bracket is None else f"{format_lr(bracket.low)} … {format_lr(bracket.high)}"
-    rows = [
-        (
-            "suggested lr",
-            format_lr(suggestion.lr),
-            f"rule {suggestion.rule}" if suggestion.lr else "no number is better than a made-up one",
-        ),
+    found = f"rule {suggestion.rule}" if suggestion.lr else "no number is better than a made-up one"
+    return [
+        ("suggested lr", format_lr(suggestion.lr), found),
         ("verdict", suggestion.verdict, suggestion.reason),
         ("bracket", shown, "where to search; its upper end is the edge"),
+        *(
+            (f"  {name}", format_lr(suggestion.rules[name]), RULE_READS[name])
+            for name in RULES
+            if name in suggestion.rules
+        ),
     ]
-    rows += [
-        (f"  {name}", format_lr(suggestion.rules[name]), RULE_READS[name])
-        for name in RULES
-        if name in suggestion.rules
-    ]
+
+
+def range_test_rows(curves: Sequence[RangeTestCurve], suggestion: Suggestion) -> list[tuple[str, str, str]]:
+    """What a range test found: the suggestion's rows, then one a curve."""
+    rows = suggestion_rows(suggestion)
     for curve in curves:
         ended = "ran to its end"
         if curve.stop_reason is not None:
@@ -90,9 +92,27 @@ def status_table(rows: Sequence[tuple[str, ...]]) -> Table:
 
 
 def range_test_html(curves: Sequence[RangeTestCurve], suggestion: Suggestion, task: str) -> str:
-    """The same table for a notebook."""
-    rows = "".join(
-        "<tr>" + "".join(f"<td style='text-align:left'>{html.escape(cell)}</td>" for cell in row) + "</tr>"
-        for row in range_test_rows(curves, suggestion)
-    )
-    return f"<table><caption>range test of {html.escape(task)}</caption><tbody>{rows}</tbody></table>"
+    """The closing table for a notebook."""
+    return html_table(range_test_rows(curves, suggestion), caption=f"range test of {task}")
+
+
+def suggestion_html(suggestion: Suggestion) -> str:
+    """A suggestion for a notebook."""
+    return html_table(suggestion_rows(suggestion), caption="suggestion")
+
+
+def html_table(rows: Iterable[Sequence[str]], *, head: Sequence[str] = (), caption: str = "") -> str:
+    """A table of plain text for a notebook; every cell is escaped."""
+    title = f"<caption>{html.escape(caption)}</caption>" if caption else ""
+    columns = f"<thead><tr>{_cells(head, 'th')}</tr></thead>" if head else ""
+    body = "".join(f"<tr>{_cells(row, 'td')}</tr>" for row in rows)
+    return f"<table>{title}{columns}<tbody>{body}</tbody></table>"
+
+
+def html_list(lines: Iterable[str]) -> str:
+    """Lines of plain text as a list for a notebook; every one is escaped."""
+    return f"<ul>{''.join(f'<li>{html.escape(line)}</li>' for line in lines)}</ul>"
+
+
+def _cells(row: Sequence[str], tag: str) -> str:
+    return "".join(f"<{tag} style='text-align:left'>{html.escape(cell)}</{tag}>" for cell in row)

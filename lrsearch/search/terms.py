@@ -36,14 +36,18 @@ class Terms:
         write_json(folder.plan, self._plain() | {"plan_hash": self.plan.hash})
 
     def check(self, before: Terms) -> None:
-        """Raise InputError that shows the first difference to what the study was begun with."""
-        for name, (then, now) in self.differences(before).items():
-            raise InputError(
-                name,
-                now,
-                f"the study was begun with {then!r}",
-                "take another name, or go on all the same: accept_changes=True, --accept-changes",
-            )
+        """Raise InputError that shows what has changed since the study was begun, the first with its values."""
+        differences = self.differences(before)
+        if not differences:
+            return
+        name, (then, now) = next(iter(differences.items()))
+        others = f", and {', '.join(list(differences)[1:])} changed too" if len(differences) > 1 else ""
+        raise InputError(
+            name,
+            now,
+            f"the study was begun with {then!r}{others}",
+            "take another name, or go on all the same: accept_changes=True, --accept-changes",
+        )
 
     def differences(self, before: Terms) -> dict[str, tuple[Any, Any]]:
         """What has changed, by its path: then and now."""
@@ -71,6 +75,9 @@ def load_terms(folder: StudyFolder) -> Terms:
         plan = load_plan(values.pop("plan"))
         return Terms(plan=plan, settings=tuple(values.pop("settings")), **values)
     except FileNotFoundError:
+        curve = folder.path / "curve.png"
+        if curve.is_file():
+            raise RecordError(f"{folder.name} is a range test, no study; its curve: {curve}") from None
         raise RecordError(f"{folder.name}: no study there ({folder.plan} is missing)") from None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RecordError(f"{folder.plan} is damaged: {error!r}") from error

@@ -20,6 +20,7 @@ from lrsearch.report.study_tables import (
     plan_rows,
     plan_table,
     remark_lines,
+    stage_found,
     study_html,
     study_table,
     warning_lines,
@@ -221,6 +222,20 @@ def test_the_notebook_shows_the_same(winner: str) -> None:
     lines += ["study digits", "bracket 0.0012 to 1.2 (ok)", "best first: linear at 0.1, cosine at 0.1"]
     assert page.open == []
     assert [line for line in lines if line not in shown] == []
+
+
+@pytest.mark.parametrize("stage", STAGE_RESULTS, ids=lambda stage: str(stage.stage))
+def test_a_stage_shows_itself_in_a_notebook(stage: StageResult) -> None:
+    page = Reader(stage._repr_html_())
+    assert page.open == []
+    assert f"{stage.stage}: {stage_found(stage)}; {stage.cost:.3g} run-equivalents" in page.text
+    for trial in stage.trials:
+        for value in (f"{trial.spec.lr:.3g}", trial.status, *trial.metrics):
+            assert value in page.text
+
+
+def test_a_stage_that_is_not_finished_says_so() -> None:
+    assert "coarse: not finished; 0.5" in StageResult("coarse", (), 0.5)._repr_html_()
 
 
 def test_what_comes_from_outside_is_escaped_in_html() -> None:

@@ -57,6 +57,15 @@ def test_the_notebook_shows_the_same(name: str) -> None:
     assert [word for word in words if word not in page.text] == []
 
 
+@pytest.mark.parametrize("name", CURVES)
+def test_a_suggestion_shows_itself_in_a_notebook(name: str) -> None:
+    found = answer(CURVES[name])
+    page = Reader(found._repr_html_())
+    assert page.open == []
+    assert found.reason in page.text
+    assert all(f"{lr:.3g}" in page.text for lr in found.rules.values())
+
+
 def test_no_number_is_shown_where_there_is_none() -> None:
     text = printed("flat")
     row = next(line for line in text.splitlines() if "suggested lr" in line)
