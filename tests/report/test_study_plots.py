@@ -134,6 +134,10 @@ def test_the_answer_is_ringed() -> None:
     assert ring.get_label() == "answer: linear at 0.1"
 
 
+def test_what_is_not_confirmed_is_the_best_so_far() -> None:
+    assert "best so far: linear at 0.1" in labels(draw(finalists=()))
+
+
 def test_the_fit_of_the_chosen_schedule_goes_through_its_points() -> None:
     ax = draw()
     (curve,) = (line for line in ax.get_lines() if len(x_of(line)) > 50)
