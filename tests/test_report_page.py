@@ -85,7 +85,7 @@ def test_pictures_and_text_fit_the_window(page: Page, pages: dict[str, Path], na
     page.goto(pages[name].as_uri())
     assert page.evaluate(OVERFLOW) == []
     widths = page.evaluate("() => [...document.images].map(i => [i.naturalWidth, i.alt])")
-    assert len(widths) >= 2
+    assert widths
     assert all(pixels > 0 and alt for pixels, alt in widths)
 
 
