@@ -18,7 +18,7 @@ class InputError(LrsearchError, ValueError):
         self.value = value
         self.problem = problem
         self.mend = mend
-        super().__init__(f"{argument}={_shown(value)}: {problem}; {mend}")
+        super().__init__(_printable(f"{argument}={_shown(value)}: {problem}; {mend}"))
 
 
 class StopTrial(LrsearchError):  # noqa: N818  # no error of anybody's: a signal to let through
@@ -40,6 +40,11 @@ class TrackingError(LrsearchError):
 def first_line(error: BaseException) -> str:
     """The first line of an error's message, for a report of one line."""
     return next(iter(str(error).strip().splitlines()), "no message")
+
+
+def _printable(text: str) -> str:
+    """The text in one line: what cannot be printed (in a name from outside) is escaped."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _shown(value: object) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shlex
+import signal
+import threading
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,7 +21,7 @@ class TerminatedError(SystemExit):
 @contextmanager
 def reporting(debug: bool, study: str | None = None) -> Iterator[None]:
     """Turns what is raised into one line on stderr and an exit code; an interrupted `study` can go on."""
-    from lrsearch.errors import InputError, LrsearchError, first_line
+    from lrsearch.errors import InputError, LrsearchError, RecordError, first_line
 
     try:
         yield
@@ -27,6 +29,9 @@ def reporting(debug: bool, study: str | None = None) -> Iterator[None]:
         _fail(f"interrupted; {_what_is_left(study)}", 130, error, debug)
     except TerminatedError as error:
         _fail(f"terminated; {_what_is_left(study)}", 143, error, debug)
+    except RecordError as error:
+        goes_on = f"; once that is mended, {_what_is_left(study)}" if study and _is_begun(study) else ""
+        _fail(f"{error}{goes_on}", 1, error, debug)
     except LrsearchError as error:
         _fail(str(error), 2 if isinstance(error, InputError) else 1, error, debug)
     except Exception as error:
@@ -34,18 +39,37 @@ def reporting(debug: bool, study: str | None = None) -> Iterator[None]:
         _fail(f"{type(error).__name__}: {first_line(error)}{where}", 1, error, debug)
 
 
+@contextmanager
+def limited(seconds: float | None) -> Iterator[None]:
+    """Interrupts what it holds after so many seconds, just as Ctrl-C would."""
+    if seconds is None:
+        yield
+        return
+    timer = threading.Timer(seconds, signal.raise_signal, [signal.SIGINT])
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
 def _what_is_left(study: str | None) -> str:
     """What an interruption leaves, and how a study goes on."""
+    if study is None:
+        return "the model was put back, what was recorded is kept"
+    return f"lrsearch resume {shlex.quote(study)} goes on" if _is_begun(study) else "the study had not begun"
+
+
+def _is_begun(study: str) -> bool:
+    """Whether there is a study to go on with."""
     from lrsearch.errors import InputError
     from lrsearch.tracking.folder import find_folder
 
-    if study is None:
-        return "the model was put back, what was recorded is kept"
     try:
-        begun = find_folder(study).plan.is_file()
+        return find_folder(study).plan.is_file()
     except InputError:
-        begun = False
-    return f"lrsearch resume {shlex.quote(study)} goes on" if begun else "the study had not begun"
+        return False
 
 
 def _fail(message: str, code: int, error: BaseException, debug: bool) -> None:

@@ -10,12 +10,14 @@ from typing import Annotated, Any
 import typer
 
 from lrsearch.cli.app import app
-from lrsearch.cli.console import pairs, print_json, reporting, wait_for_mlflow
+from lrsearch.cli.console import limited, pairs, print_json, reporting, wait_for_mlflow
 from lrsearch.cli.options import (
+    CheckpointEvery,
     Debug,
     Device,
     Experiment,
     Json,
+    MaxTime,
     Name,
     Quiet,
     Setting,
@@ -114,6 +116,8 @@ def search(
     tags: Tag = None,
     tracking_uri: TrackingUri = None,
     experiment: Experiment = None,
+    checkpoint_every: CheckpointEvery = 60.0,
+    max_time: MaxTime = None,
     sync_timeout: SyncTimeout = 10.0,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="print the plan and what it costs, and train nothing")
@@ -123,7 +127,7 @@ def search(
     debug: Debug = False,
 ) -> None:
     """Search the learning rate and the decay schedule, as a study that can be resumed."""
-    with reporting(debug, study=name):
+    with reporting(debug, study=name), limited(max_time):
         if quiet:
             warnings.simplefilter("ignore")
         from lrsearch.core.study_plan import load_plan
@@ -145,6 +149,7 @@ def search(
                     device=device,
                     tracking_uri=tracking_uri,
                     experiment=experiment,
+                    checkpoint_every=checkpoint_every,
                     tags=pairs("--tag", tags or []),
                     progress=not quiet,
                     source=source,
@@ -164,13 +169,15 @@ def resume(
     device: Device = None,
     tracking_uri: TrackingUri = None,
     experiment: Experiment = None,
+    checkpoint_every: CheckpointEvery = 60.0,
+    max_time: MaxTime = None,
     sync_timeout: SyncTimeout = 10.0,
     as_json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
     """Go on with an interrupted study: nothing that is finished runs twice."""
-    with reporting(debug, study=name):
+    with reporting(debug, study=name), limited(max_time):
         if quiet:
             warnings.simplefilter("ignore")
         from lrsearch.search.study import resume as run
@@ -182,6 +189,7 @@ def resume(
                 accept_changes=accept_changes,
                 tracking_uri=tracking_uri,
                 experiment=experiment,
+                checkpoint_every=checkpoint_every,
                 progress=not quiet,
             )
         _print_study(result, sync_timeout, as_json, quiet)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import statistics
+from collections.abc import Mapping
+from typing import Any
 
 _WINDOW = 0.05
 """A window's share of the steps."""
@@ -65,6 +67,14 @@ class DivergenceRule:
             return None
         self._spreads.append(_spread(window))
         return "loss_rose" if since >= self._begins and self._has_risen(window, self._initial) else None
+
+    def state(self) -> dict[str, Any]:
+        """What it has seen, as plain data."""
+        return dict(vars(self))
+
+    def put_back(self, state: Mapping[str, Any]) -> None:
+        """Go on from where `state` was taken, of a rule for as many steps."""
+        vars(self).update(state)
 
     def _has_risen(self, window: list[float], initial: float) -> bool:
         rise = statistics.median_low(window) - initial  # the lower one: half a window of spikes is no rise

@@ -295,17 +295,20 @@ def load_plan(source: str | os.PathLike[str] | Mapping[str, Any] | StudyPlan = "
     except OSError as error:
         problem = f"cannot be read ({error.strerror})"
         raise InputError("plan", str(source), problem, "check the path") from error
-    except ValueError as error:
-        if isinstance(error, InputError):
-            raise
+    except InputError:
+        raise
+    except (ValueError, TypeError, RecursionError) as error:
         raise InputError("plan", str(source), f"is no TOML ({error})", "mend the file") from error
 
 
 def _from_table(table: Mapping[str, Any]) -> StudyPlan:
     preset = table.get("preset", "default")
-    if preset not in PRESETS:
+    if not isinstance(preset, str) or preset not in PRESETS:
         known = ", ".join(PRESETS)
         raise InputError("plan", preset, "is no preset", f"choose from {known}, or give a .toml file")
+    for name in table:
+        if not isinstance(name, str):
+            raise InputError("plan", name, "is no name of a setting", "give names as text")
     return validated(StudyPlan, **_merged(PRESETS[preset], table))
 
 

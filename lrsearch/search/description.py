@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import html
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from lrsearch.core.study_plan import DEFAULT_EPOCHS, StudyPlan
 from lrsearch.core.study_result import Answer
 from lrsearch.tracking.records import Param, as_params
+
+_MARKUP = re.compile(r"([\\`*_\[\]#!~|])")
 
 
 def describe_study(answer: Answer, plan: StudyPlan, links: Mapping[str, str]) -> str:
@@ -23,8 +27,8 @@ def _answer(answer: Answer) -> list[str]:
     settings = ", ".join(f"{key.removeprefix('schedule.')} {value}" for key, value in schedule.items())
     parts = [
         f"**Learning rate {answer.lr:.3g}, schedule {name}**{f' ({settings})' if settings else ''}: "
-        f"{answer.metric} {answer.objective:.4g}.",
-        answer.reason,
+        f"{_plain(answer.metric)} {answer.objective:.4g}.",
+        _plain(answer.reason),
         f"{interval.level:.0%} interval of the best lr: "
         f"{_span(interval.low, interval.high, interval.low_open, interval.high_open)}. "
         f"Within {answer.margin:.2g} of its objective: "
@@ -34,10 +38,15 @@ def _answer(answer: Answer) -> list[str]:
         bounds = "" if gain.low is None else f" ({gain.level:.0%}: {gain.low:.2g} to {gain.high:.2g})"
         parts.append(f"Gain over no decay: {gain.mean:.3g}{bounds}.")
     if answer.undecided:
-        parts.append(f"Not told apart from it: {', '.join(answer.undecided)}.")
+        parts.append(f"Not told apart from it: {', '.join(map(_plain, answer.undecided))}.")
     if answer.warnings:
-        parts.append("\n".join(f"- `{name}`: {text}" for name, text in answer.warnings.items()))
+        parts.append("\n".join(f"- `{name}`: {_plain(text)}" for name, text in answer.warnings.items()))
     return parts
+
+
+def _plain(text: str) -> str:
+    """A text that may come from outside (a metric's name, an error), so that Markdown shows it as it is."""
+    return _MARKUP.sub(r"\\\1", html.escape(" ".join(text.split()), quote=False))
 
 
 def _plan(plan: StudyPlan) -> list[str]:

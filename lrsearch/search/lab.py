@@ -13,6 +13,8 @@ from lrsearch.core.study_result import StageResult
 from lrsearch.search.storage import Storage, propose
 from lrsearch.search.study_record import StudyRecord, TrialRecord
 from lrsearch.tracking.folder import StudyFolder
+from lrsearch.training.checkpoint import Checkpoints
+from lrsearch.training.signals import DeferredSignals
 from lrsearch.training.state import repeats_itself
 from lrsearch.training.task import Task
 from lrsearch.training.trial_run import run_trial
@@ -53,6 +55,7 @@ class RecordingLab:
         record: StudyRecord,
         storage: Storage,
         observers: Sequence[StudyObserver],
+        checkpoint_every: float,
     ) -> None:
         self._subject = subject
         self._device = device
@@ -60,6 +63,7 @@ class RecordingLab:
         self._record = record
         self._storage = storage
         self._observers = observers
+        self._checkpoint_every = checkpoint_every
         self.exact = repeats_itself(device)
 
     def run(self, spec: TrialSpec, number: int) -> TrialResult:
@@ -84,18 +88,31 @@ class RecordingLab:
     def _train(self, spec: TrialSpec, number: int) -> TrialResult:
         for observer in self._observers:
             observer.trial_begins(spec, number)
+        if not isinstance(self._subject, Task):  # a loop of one's own cannot be entered in the middle
+            return self._recorded(spec, number)
+        with DeferredSignals() as signals:  # one that comes while the result is written waits, too
+            return self._recorded(spec, number, signals)
+
+    def _recorded(self, spec: TrialSpec, number: int, signals: DeferredSignals | None = None) -> TrialResult:
+        """Trains and records; a task goes on from its checkpoint."""
+        folder = self._record.folder
         asked = self._storage.ask(spec)
-        keeps_weights = spec.stage == "confirm" and isinstance(self._subject, Task)
         with self._record.trial(spec, number) as record:
+            checkpoints = Checkpoints(
+                folder.checkpoints, spec.key, self._checkpoint_every, flush=record.flush, signals=signals
+            )
+            keeps_weights = spec.stage == "confirm" and isinstance(self._subject, Task)
             result = run_trial(
                 self._subject,
                 spec,
                 self._device,
                 _Heard(record, self._observers),
                 objective=self._plan.objective.metric,
-                weights=weights_path(self._record.folder, spec) if keeps_weights else None,
+                weights=weights_path(folder, spec) if keeps_weights else None,
+                checkpoints=checkpoints,
             )
             record.finish(result)
+        checkpoints.remove()
         self._storage.tell(asked, result)
         return result
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -70,9 +71,7 @@ def status(folder: StudyFolder) -> Status:
     """How far a study or range test has come."""
     is_study = folder.plan.is_file()
     stages = Counter(_stage_of(path.name) for path in folder.journals())
-    state, values = _state(folder, is_study)
-    answer = values.get("answer", {}) if is_study else {"lr": values.get("suggestion", {}).get("lr")}
-    schedule = answer.get("schedule")
+    state, answer = _state(folder, is_study)
     reached = [stage for stage in STAGES if stages[stage]]
     kept = load_state(folder)
     synced = kept is not None and kept.state == "synced" and kept.covers(folder)
@@ -83,7 +82,7 @@ def status(folder: StudyFolder) -> Status:
         stage=None if state == "finished" or not is_study or not reached else reached[-1],
         trials=sum(stages[stage] for stage in STAGES if stage != "range-test") if is_study else 0,
         lr=answer.get("lr"),
-        schedule=schedule_name(schedule) if schedule else None,
+        schedule=answer.get("schedule"),
         metric=answer.get("metric"),
         objective=answer.get("objective"),
         tracking="synced" if synced else "pending",
@@ -98,13 +97,27 @@ def _stage_of(file: str) -> str:
 
 def _state(folder: StudyFolder, is_study: bool) -> tuple[State, dict[str, Any]]:
     path = folder.result if is_study else folder.path / "curve.json"
-    if path.is_file():
-        try:
-            values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError:
-            return "damaged", {}
-        return "finished", values
-    return ("running" if _is_running(folder, is_study) else "stopped"), {}
+    if not path.is_file():
+        return ("running" if _is_running(folder, is_study) else "stopped"), {}
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        found = _answer(values["answer"]) if is_study else {"lr": _number(values["suggestion"]["lr"])}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return "damaged", {}
+    return "finished", found
+
+
+def _answer(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "lr": _number(values["lr"]),
+        "schedule": schedule_name(values["schedule"]),
+        "metric": str(values["metric"]),
+        "objective": _number(values["objective"]),
+    }
+
+
+def _number(value: Any) -> float | None:
+    return None if value is None else float(value)
 
 
 def _is_running(folder: StudyFolder, is_study: bool) -> bool:

@@ -13,7 +13,7 @@ from lrsearch.core.curve import RangeTestCurve, RunningAverage
 from lrsearch.core.plan import SweepPlan
 from lrsearch.core.suggest import Suggestion
 from lrsearch.tracking.destination import Destination
-from lrsearch.tracking.folder import StudyFolder, home, write_json
+from lrsearch.tracking.folder import StudyFolder, home, write_json, writing
 from lrsearch.tracking.journal import RunJournal, RunRecord
 from lrsearch.tracking.provenance import collect
 from lrsearch.tracking.records import DataInput, Kind, RunStart, as_params
@@ -200,19 +200,25 @@ def read_range_test(run: RunRecord, plan: SweepPlan) -> tuple[tuple[RangeTestCur
 def write_curves(
     folder: StudyFolder, task: str, curves: Sequence[RangeTestCurve], suggestion: Suggestion
 ) -> None:
-    """Write `curve.json`, `curve.csv` (one row a step) and `curve.png` into the folder."""
+    """Write `curve.json`, `curve.csv` (one row a step) and `curve.png` into the folder.
+
+    Raises RecordError where they cannot be written.
+    """
     from lrsearch.report.plots import file_axes, plot_range_test, save
 
     write_json(
         folder.path / "curve.json",
         {"task": task, "suggestion": suggestion.to_dict(), "curves": [curve.to_dict() for curve in curves]},
     )
-    with (folder.path / "curve.csv").open("w", newline="", encoding="utf-8") as file:
+    table = folder.path / "curve.csv"
+    with writing(table), table.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(curves[0].columns())
         for curve in curves:
             writer.writerows(zip(*curve.columns().values(), strict=True))
-    save(plot_range_test(curves, suggestion, title=task, ax=file_axes()), folder.path / "curve.png")
+    picture = folder.path / "curve.png"
+    with writing(picture):
+        save(plot_range_test(curves, suggestion, title=task, ax=file_axes()), picture)
 
 
 def describe(suggestion: Suggestion) -> str:

@@ -7,9 +7,10 @@ truth: what Optuna does not have of it is added, and a database that is lost or 
 from __future__ import annotations
 
 import logging
+import sqlite3
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +18,17 @@ with warnings.catch_warnings():  # in a notebook without ipywidgets its progress
     warnings.filterwarnings("ignore", message="IProgress not found")
     import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.exceptions import StorageInternalError
 from optuna.samplers import GPSampler
 from optuna.trial import TrialState
 from sqlalchemy import event
+from sqlalchemy.exc import SQLAlchemyError
 
 from lrsearch.core.response import Observation
 from lrsearch.core.results import TrialResult, TrialSpec
 from lrsearch.core.schedule_names import schedule_name, schedule_names
 from lrsearch.core.study_plan import STAGES, StageName, StudyPlan
-from lrsearch.errors import first_line
+from lrsearch.errors import RecordError, first_line
 from lrsearch.training.state import single_threaded
 
 _AXES: dict[str, BaseDistribution] = {
@@ -39,9 +42,20 @@ _KEY = "lrsearch.trial_key"
 log = logging.getLogger("lrsearch.search")
 
 
-class Storage:
-    """Optuna's view of a study's trials."""
+@contextmanager
+def _on_record() -> Iterator[None]:
+    """What the database cannot take, for instance on a full disk, is a RecordError."""
+    try:
+        yield
+    except (StorageInternalError, SQLAlchemyError, OSError) as error:
+        reason = first_line(error.__cause__ or error)
+        raise RecordError(f"the study's optuna.db cannot be written: {reason}") from error
 
+
+class Storage:
+    """Optuna's view of a study's trials; RecordError where it cannot be written."""
+
+    @_on_record()
     def __init__(self, path: Path, study: str, plan: StudyPlan) -> None:
         """Open the database, or make a new one where there is none that can be read."""
         self._path = path
@@ -50,6 +64,7 @@ class Storage:
         self._studies: dict[StageName, optuna.Study] = {}
         self._storage = _open(path)
 
+    @_on_record()
     def ask(self, spec: TrialSpec) -> optuna.Trial:
         """A running Optuna trial for a training that is about to begin."""
         study = self._study(spec)
@@ -57,6 +72,7 @@ class Storage:
         with _quiet():
             return study.ask(_AXES)
 
+    @_on_record()
     def tell(self, trial: optuna.Trial, result: TrialResult) -> None:
         """End a running Optuna trial as the training ended."""
         study = self._study(result.spec)
@@ -68,6 +84,7 @@ class Storage:
         trial.set_constraint("diverged", diverged)
         study.tell(trial, value)
 
+    @_on_record()
     def keep(self, result: TrialResult) -> None:
         """Add a training that the journal has, unless Optuna has it too; what was left running is failed."""
         study = self._study(result.spec)
@@ -88,6 +105,7 @@ class Storage:
             )
         )
 
+    @_on_record()
     def close_orphans(self) -> None:
         """Fail every trial that a dead process left running or waiting."""
         for name in optuna.get_all_study_names(self._storage):
@@ -161,11 +179,21 @@ def propose(observations: Sequence[Observation], low: float, high: float, seed: 
 def _open(path: Path) -> optuna.storages.RDBStorage:
     with _quiet():
         try:
+            _check_sound(path)
             return _hasty(optuna.storages.RDBStorage(f"sqlite:///{path}"))
         except Exception as error:  # whatever SQLite and Alembic say of a file that is none of theirs
             log.warning("%s cannot be read; it is made again from the journal: %s", path, first_line(error))
             path.replace(path.with_suffix(".damaged"))
             return _hasty(optuna.storages.RDBStorage(f"sqlite:///{path}"))
+
+
+def _check_sound(path: Path) -> None:
+    """Raise sqlite3.DatabaseError where a page is damaged: else that shows only when it is read."""
+    if path.exists():
+        with closing(sqlite3.connect(path)) as connection:
+            (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+        if found != "ok":
+            raise sqlite3.DatabaseError(found)
 
 
 def _hasty(storage: optuna.storages.RDBStorage) -> optuna.storages.RDBStorage:

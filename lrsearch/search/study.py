@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+import warnings
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from filelock import FileLock, Timeout
 
 from lrsearch.core.curve import RangeTestCurve
 from lrsearch.core.results import TrialSpec
@@ -29,6 +28,8 @@ from lrsearch.search.terms import Terms, load_terms
 from lrsearch.tracking import destination as destinations
 from lrsearch.tracking.destination import Destination, find_destination
 from lrsearch.tracking.folder import StudyFolder, check_free, create_folder, find_folder
+from lrsearch.tracking.lock import hold
+from lrsearch.training.checkpoint import EVERY_S, check_every, keep_only
 from lrsearch.training.range_test import Observers, SweepObserver, sweep
 from lrsearch.training.subjects import Fresh
 from lrsearch.training.task import Task
@@ -58,6 +59,7 @@ def search(
     accept_changes: bool = False,
     tracking_uri: str | None = None,
     experiment: str | None = None,
+    checkpoint_every: float = EVERY_S,
     tags: Mapping[str, str] | None = None,
     progress: StudyObserver | bool = True,
     source: tuple[str, Sequence[str]] | None = None,
@@ -74,11 +76,13 @@ def search(
     `objective` a metric that the trials report, or a mapping with ``metric``, ``direction`` and ``use``. With
     `resume` an interrupted study of this name goes on, under its own plan where none is given: nothing
     finished runs twice; where plan, task or data have changed it is refused, unless `accept_changes`.
-    `source` is the task's name and settings on the command line.
+    A training of a `Task` is kept every `checkpoint_every` seconds and where it is interrupted, and goes on
+    from there. `source` is the task's name and settings on the command line.
 
     The same seed gives the same trials and the same answer, on a CPU bit for bit. Raises InputError for a
     wrong argument before anything is trained, and StudyError where the trials leave nothing to search.
     """
+    check_every(checkpoint_every)
     if not resume:
         check_free(name)
     if plan is None:
@@ -90,7 +94,8 @@ def search(
     if not changes and is_finished(folder):
         return load_study(folder)
     with ExitStack() as stack:
-        stack.enter_context(_only_one(folder))
+        stack.enter_context(hold(folder))
+        changed = folder.plan.is_file() and bool(terms.differences(load_terms(folder)))
         terms = replace(terms, accepted={**terms.accepted, **changes})
         setting = replace(setting, terms=terms)
         terms.save(folder)
@@ -107,6 +112,9 @@ def search(
                 steps_per_epoch=terms.steps_per_epoch,
             )
         )
+        for damage in record.damage:
+            warnings.warn(f"{damage}; the rest is used", UserWarning, stacklevel=2)
+        keep_only(folder.checkpoints, () if changed else record.resumable)
         observers: list[StudyObserver] = []
         if not isinstance(progress, bool):
             observers.append(progress)
@@ -116,7 +124,7 @@ def search(
             observers.append(
                 stack.enter_context(StudyProgress(terms.plan, terms.total_steps, terms.steps_per_epoch))
             )
-        return _Study(setting, folder, record, observers).run()
+        return _Study(setting, folder, record, observers, checkpoint_every).run()
 
 
 def resume(
@@ -126,6 +134,7 @@ def resume(
     accept_changes: bool = False,
     tracking_uri: str | None = None,
     experiment: str | None = None,
+    checkpoint_every: float = EVERY_S,
     progress: StudyObserver | bool = True,
 ) -> StudyResult:
     """Goes on with an interrupted study that was begun on the command line, to its plan's end.
@@ -150,6 +159,7 @@ def resume(
         accept_changes=accept_changes,
         tracking_uri=tracking_uri,
         experiment=experiment,
+        checkpoint_every=checkpoint_every,
         progress=progress,
         source=(terms.source, terms.settings),
     )
@@ -164,6 +174,7 @@ class _Study:
         folder: StudyFolder,
         record: StudyRecord,
         observers: Sequence[StudyObserver],
+        checkpoint_every: float,
     ) -> None:
         self._setting = setting
         self._folder = folder
@@ -180,6 +191,7 @@ class _Study:
             record,
             self._storage,
             observers,
+            checkpoint_every,
         )
 
     def run(self) -> StudyResult:
@@ -300,19 +312,3 @@ def _destination(
     """Where it was recorded before, unless another place is named."""
     kept = destinations.load(folder) if tracking_uri is None and experiment is None else None
     return kept or find_destination(f"lrsearch/{terms.task}", tracking_uri, experiment)
-
-
-@contextmanager
-def _only_one(folder: StudyFolder) -> Iterator[None]:
-    """Hold the folder's lock; InputError where another process works on this study."""
-    lock = FileLock(folder.path / "study.lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise InputError(
-            "name", folder.name, "another process is at work on this study", "wait for its end, or stop it"
-        ) from error
-    try:
-        yield
-    finally:
-        lock.release()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -17,7 +18,7 @@ from lrsearch.errors import RecordError
 from lrsearch.search.description import describe_study, schedule_params
 from lrsearch.search.recording import STAGE, RangeTestRecord, data_inputs, read_range_test
 from lrsearch.tracking.destination import Destination
-from lrsearch.tracking.folder import StudyFolder
+from lrsearch.tracking.folder import StudyFolder, writing
 from lrsearch.tracking.journal import RunJournal, RunRecord, read_run, read_start
 from lrsearch.tracking.provenance import collect
 from lrsearch.tracking.records import Kind, Param, RunStart, as_params
@@ -46,8 +47,9 @@ class StudyRecord:
     """Records a study; used as a context manager, which ends its run as the study ended.
 
     `finished` holds the result of every trial that is done, by its ``spec.key``; `key` is that of the study's
-    run; `damage` says what of an earlier record could not be read. Whatever is recorded raises RecordError
-    where the folder cannot be written.
+    run; `damage` says what of an earlier record could not be read. `resumable` holds the keys of the trials
+    that were cut short and of which every point was found: they may go on in the middle, others begin anew.
+    Whatever is recorded raises RecordError where the folder cannot be written.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class StudyRecord:
         self.folder = folder
         self.finished: dict[str, TrialResult] = {}
         self.damage: list[str] = []
+        self.resumable: set[str] = set()
         self._destination = destination
         self._about = about
         self._provenance = collect()
@@ -196,6 +199,9 @@ class StudyRecord:
             return
         if run.result is None:
             self._unfinished[key] = run.path
+            # An unfinished last line is what a kill leaves, and younger than any checkpoint.
+            if all(line.endswith("is unfinished") for line in run.damage):
+                self.resumable.add(key)
             return
         result = TrialResult.from_dict(run.result)
         if run.end is None or run.end.status == "KILLED":
@@ -298,6 +304,14 @@ class TrialRecord:
     def record(self, step: int, metrics: Mapping[str, float]) -> None:
         """Record metrics after `step` updates."""
         (self._journal or self._open({})).point(step, metrics)
+
+    def flush(self) -> None:
+        """Wait until the disk has all that is recorded so far; RecordError where it cannot."""
+        if self._journal is None:
+            return
+        self._journal.flush()
+        with writing(self._journal.path), self._journal.path.open("rb") as file:
+            os.fsync(file.fileno())
 
     def finish(self, result: TrialResult) -> None:
         """Record the result, then the summaries, and end the run."""

@@ -17,7 +17,7 @@ from lrsearch.core.study_result import Answer, Finalist, StageResult
 from lrsearch.errors import RecordError
 from lrsearch.search.record_state import RecordState
 from lrsearch.search.terms import Terms, load_terms
-from lrsearch.tracking.folder import StudyFolder, find_folder, write_atomic, write_json
+from lrsearch.tracking.folder import StudyFolder, find_folder, write_atomic, write_json, writing
 from lrsearch.tracking.journal import read_run, read_start
 from lrsearch.tracking.sync import Mirror
 from lrsearch.training.schedules import Schedule, schedule_from_dict
@@ -244,18 +244,23 @@ class StudyResult(RecordState):
 
 
 def write_files(result: StudyResult) -> None:
-    """Write `result.json`, `trials.csv`, the plots and the report into the study's folder."""
+    """Write `result.json`, `trials.csv`, the plots and the report into the study's folder.
+
+    Raises RecordError where they cannot be written.
+    """
     from lrsearch.report.html import draw, page
-    from lrsearch.search.report_data import clean, gather, write_page
+    from lrsearch.search.report_data import clean, gather
 
     folder = result.folder
-    (folder.path / "plots").mkdir(exist_ok=True)
+    plots = folder.path / "plots"
+    with writing(plots):
+        plots.mkdir(exist_ok=True)
     write_atomic(folder.path / "trials.csv", result.trials.to_csv(index=False))
     data = gather(folder, result)
     pictures = draw(data)
     for name in ("response", "schedules"):
-        (folder.path / f"plots/{name}.png").write_bytes(pictures[name])
-    write_page(page(data, pictures, clean), folder.report)
+        write_atomic(plots / f"{name}.png", pictures[name])
+    write_atomic(folder.report, page(data, pictures, clean))
     stages = [
         {
             "stage": stage.stage,
@@ -286,7 +291,7 @@ def read_result(folder: StudyFolder) -> tuple[Answer, tuple[StageResult, ...]]:
         return Answer.from_dict(values["answer"]), stages
     except FileNotFoundError:
         raise RecordError(f"{folder.name} is not finished: lrsearch resume {folder.name} goes on") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise RecordError(f"{folder.result} is damaged: {error!r}") from error
 
 

@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 from lrsearch.errors import InputError
+from lrsearch.tracking.provenance import redact
 from lrsearch.training.data import describe_data
 from lrsearch.training.subjects import Fresh, OwnLoop, Parts, is_task_function
 from lrsearch.training.task import Task
@@ -25,10 +26,10 @@ def called(given: Any) -> tuple[Any, str]:
 
 
 def arguments_of(given: Any) -> dict[str, Any]:
-    """The arguments that made a task, or that a training function was bound to."""
-    if isinstance(given, Task):
-        return dict(given.arguments)
-    return dict(given.keywords) if isinstance(given, partial) else {}
+    """The arguments that made a task, or that a training function was bound to; URLs without passwords."""
+    bound = given.keywords if isinstance(given, partial) else {}
+    arguments = given.arguments if isinstance(given, Task) else bound
+    return {name: redact(value) if isinstance(value, str) else value for name, value in arguments.items()}
 
 
 def data_of(subject: Parts | Fresh | OwnLoop) -> dict[str, Any]:

@@ -36,7 +36,7 @@ class Terms:
         write_json(folder.plan, self._plain() | {"plan_hash": self.plan.hash})
 
     def check(self, before: Terms) -> None:
-        """Raise InputError that shows what has changed since the study was begun, the first with its values."""
+        """Raise InputError that names what has changed since the study was begun, the first with values."""
         differences = self.differences(before)
         if not differences:
             return
@@ -76,10 +76,11 @@ def load_terms(folder: StudyFolder) -> Terms:
         return Terms(plan=plan, settings=tuple(values.pop("settings")), **values)
     except FileNotFoundError:
         curve = folder.path / "curve.png"
-        if curve.is_file():
+        if curve.is_file() and not folder.optuna_db.is_file():
             raise RecordError(f"{folder.name} is a range test, no study; its curve: {curve}") from None
-        raise RecordError(f"{folder.name}: no study there ({folder.plan} is missing)") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        begun = "" if folder.journals() else f"; it never began, and lrsearch rm {folder.name} makes room"
+        raise RecordError(f"{folder.name}: no study there ({folder.plan} is missing){begun}") from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise RecordError(f"{folder.plan} is damaged: {error!r}") from error
 
 

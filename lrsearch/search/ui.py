@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -29,8 +30,9 @@ def serve(name: str | None, tracking_uri: str | None, port: int, say: Callable[[
         say(f"{redact(store).rstrip('/')}/{_page(folder)}")
         return
     say(f"http://{_HOST}:{port}/{_page(folder)}   (Ctrl-C ends it)")
-    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", store]
-    code = subprocess.run([*command, "--host", _HOST, "--port", str(port)], check=False).returncode
+    command = [sys.executable, "-m", "mlflow", "ui", "--host", _HOST, "--port", str(port)]
+    environment = {**os.environ, "MLFLOW_BACKEND_STORE_URI": store}  # its password is in no list of processes
+    code = subprocess.run(command, env=environment, check=False).returncode
     if code not in (0, 130, -2):
         raise InputError(
             "port", port, f"mlflow ui ended with code {code}", "see what it said, or give --port"

@@ -48,19 +48,18 @@ class Destination:
 
     def save(self, folder: StudyFolder) -> None:
         """Keep it in the folder, without passwords."""
-        try:
-            write_json(folder.destination, vars(self.redacted()))
-        except OSError as error:
-            raise RecordError(f"{folder.destination} cannot be written: {error.strerror or error}") from error
+        write_json(folder.destination, vars(self.redacted()))
 
 
 def from_json(text: str) -> Destination:
     """A destination from its JSON text; RecordError where it is damaged."""
     try:
         data: Mapping[str, Any] = json.loads(text)
-        return Destination(**data)
-    except (ValueError, TypeError) as error:
+        found = Destination(**data)
+        redact(found.tracking_uri)  # a TypeError where it is no text
+    except (ValueError, TypeError, RecursionError) as error:
         raise RecordError(f"the description of the tracking server is damaged: {error}") from error
+    return found
 
 
 def load(folder: StudyFolder) -> Destination | None:

@@ -7,15 +7,18 @@ import json
 import os
 import secrets
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lrsearch.errors import InputError
+from lrsearch.errors import InputError, RecordError
 
 _PRIVATE = 0o700  # a folder may hold what only its owner should read
 _TAKEN = "resume it, or take another name"
 _FORBIDDEN = frozenset('/\\:*?"<>|\0')
+_LONGEST = 255  # bytes of a file's name
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,16 @@ class StudyFolder:
         return self.path / "report.html"
 
     @property
+    def lock(self) -> Path:
+        """Held by the one process that works on this study."""
+        return self.path / "study.lock"
+
+    @property
+    def holder(self) -> Path:
+        """Which process that is."""
+        return self.path / "study.holder"
+
+    @property
     def destination(self) -> Path:
         """Which MLflow server and experiment the mirror fills; holds no secret."""
         return self.path / "tracking.json"
@@ -86,8 +99,12 @@ class StudyFolder:
     def inside(self, relative: str) -> Path:
         """The path of a file named relative to this folder; InputError where it would lead outside."""
         root = self.path.resolve()
-        path = (root / relative).resolve()
-        if path == root or not path.is_relative_to(root):
+        try:
+            path = (root / relative).resolve()
+            fits = all(len(os.fsencode(part)) <= _LONGEST for part in path.parts)
+        except (ValueError, RuntimeError):  # NUL, half a surrogate pair; links that go in a circle
+            fits = False
+        if not fits or path == root or not path.is_relative_to(root):
             raise InputError("path", relative, f"it is not a file inside {self.path}", "name one inside it")
         return path
 
@@ -112,17 +129,26 @@ def create_folder(name: str, out: str | os.PathLike[str] | None = None) -> Study
     try:
         path.parent.mkdir(mode=_PRIVATE, parents=True, exist_ok=True)
         path.mkdir(mode=_PRIVATE, exist_ok=True)
-        if any(path.iterdir()):
-            raise InputError(argument, str(out or name), f"the folder {path} is already in use", mend)
-        folder.journal.mkdir(mode=_PRIVATE)
-    except OSError as error:
+        free = not any(path.iterdir()) and _claim(folder.journal)
+    except (OSError, ValueError) as error:  # a ValueError for NUL
         raise InputError(
             argument,
             str(out or name),
-            f"the folder {path} cannot be written ({error.strerror or error})",
+            f"the folder {path} cannot be written ({getattr(error, 'strerror', None) or error})",
             "choose another place with --out or LRSEARCH_HOME",
         ) from error
+    if not free:
+        raise InputError(argument, str(out or name), f"the folder {path} is already in use", mend)
     return folder
+
+
+def _claim(directory: Path) -> bool:
+    """Make a directory; False where another process was faster."""
+    try:
+        directory.mkdir(mode=_PRIVATE)
+    except FileExistsError:
+        return False
+    return True
 
 
 def check_free(name: str) -> None:
@@ -136,16 +162,20 @@ def check_free(name: str) -> None:
 def find_folder(name: str) -> StudyFolder:
     """The folder of an existing study, by its name, or by its path where it was made with `--out`.
 
-    Raises InputError that lists the studies there are, the nearest name first.
+    Raises InputError that lists the studies there are, the nearest name first. A `journal` that holds other
+    things than journals, such as `/var/log/journal`, makes no study of its parent.
     """
     if os.sep in name or (os.altsep and os.altsep in name):
         folder = StudyFolder(Path(name).absolute())
     else:
         check_name(name)
         folder = StudyFolder(home() / name)
-    if folder.journal.is_dir():
-        return folder
-    names = sorted(path.parent.name for path in home().glob("*/journal"))
+    try:
+        if folder.journal.is_dir() and all(path.suffix == ".jsonl" for path in folder.journal.iterdir()):
+            return folder
+    except OSError as error:
+        raise InputError("name", name, f"cannot be read ({error.strerror})", "check the path") from error
+    names = sorted(path.parent.name for path in home().glob("*/journal") if not _fault(path.parent.name))
     near = difflib.get_close_matches(name, names, n=len(names) or 1, cutoff=0.0)[:8]
     known = f"there are {', '.join(near)}" if near else f"there is none in {home()}"
     raise InputError("name", name, "no such study", known)
@@ -161,24 +191,44 @@ def range_test_name(task: str) -> str:
 
 def check_name(name: str) -> None:
     """Raise InputError where a study's name could not be a file name."""
-    problem = None
+    if fault := _fault(name):
+        raise InputError("name", name, fault, "use letters, digits, '-', '_' and '.'")
+
+
+def _fault(name: str) -> str | None:
+    """Why a text is no study's name."""
     if not name.strip():
-        problem = "it is empty"
-    elif name in (".", "..") or name.startswith(("-", ".")):
-        problem = "it begins with a dash or a dot"
-    elif bad := sorted(_FORBIDDEN & set(name)) or [c for c in name if not c.isprintable()]:
-        problem = f"{bad[0]!r} cannot be part of a name"
-    elif len(os.fsencode(name)) > 200:
-        problem = "it is longer than 200 bytes"
-    if problem:
-        raise InputError("name", name, problem, "use letters, digits, '-', '_' and '.'")
+        return "it is empty"
+    if name.startswith(("-", ".")):
+        return "it begins with a dash or a dot"
+    if bad := sorted(_FORBIDDEN & set(name)) or [c for c in name if not c.isprintable()]:
+        return f"{bad[0]!r} cannot be part of a name"
+    return "it is longer than 200 bytes" if len(os.fsencode(name)) > 200 else None
 
 
-def write_atomic(path: Path, text: str) -> None:
-    """Write a file so that a reader sees the old text or the new, never half of it."""
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """What cannot be written in here is a RecordError that names `path`."""
+    try:
+        yield
+    except OSError as error:
+        raise RecordError(f"{path} cannot be written: {error.strerror or error}") from error
+
+
+def write_atomic(path: Path, content: str | bytes) -> None:
+    """Write a file so that a reader sees the old content or the new, never half of it.
+
+    Raises RecordError where it cannot be written; nothing of it is left then.
+    """
+    data = content.encode() if isinstance(content, str) else content
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    with writing(path):
+        try:
+            temporary.write_bytes(data)
+            temporary.replace(path)
+        except OSError:
+            temporary.unlink(missing_ok=True)
+            raise
 
 
 def write_json(path: Path, value: Any) -> None:

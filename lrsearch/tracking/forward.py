@@ -30,7 +30,8 @@ from lrsearch.tracking.views import run_page, view_page
 if TYPE_CHECKING:
     from lrsearch.tracking.server import Server
 
-_BATCH = 300  # metric values that wait to be sent together: many are cheap, few are soon sent at the end
+_BATCH = 900  # metric values that are sent together: many are cheap
+_ENOUGH = 300  # of what is there now, so many do not wait for more: few are left at the end
 _LINK = re.compile(r"\{(run|view):([\w-]+)\}")
 _LINGER_S = 5.0  # points alone wait so long for a full batch
 
@@ -87,7 +88,7 @@ class Forwarder:
             at = offset
             if len(self._metrics) >= _BATCH:
                 self._deliver(server, run_id, at)
-        if waited or gone or not self._only_points:
+        if waited or gone or not self._only_points or len(self._metrics) >= _ENOUGH:
             self._deliver(server, run_id, tail.offset)
         if gone and self.writer is writer and not self.sent.ended:
             self._end_killed(server, run_id, tail, size)
@@ -103,6 +104,7 @@ class Forwarder:
         match record:
             case RunStart():
                 self._params.update(record.params)
+                self._tags.update(server.users_tags(record))
                 server.log_inputs(run_id, record.inputs)
                 server.save_views(run_id, record)
             case Points():

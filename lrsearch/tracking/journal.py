@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+from weakref import WeakValueDictionary
 
 from lrsearch.errors import InputError, RecordError
 from lrsearch.tracking.folder import StudyFolder
@@ -37,7 +38,6 @@ from lrsearch.tracking.records import (
     Tags,
     Writer,
     from_line,
-    now_ms,
     to_line,
 )
 
@@ -66,14 +66,20 @@ class RunJournal:
             self._file = path.open("ab", buffering=0)
         except OSError as error:
             raise self._failed(error) from error
+        _opened[id(self)] = self
 
     @classmethod
     def create(cls, folder: StudyFolder, start: RunStart) -> RunJournal:
         """Begin the journal of a new run in `folder`; RecordError where it cannot be written."""
         word = re.sub(r"[^0-9A-Za-z_.]+", "-", start.name).strip("-.")[:60] or start.kind
         journal = cls(folder.journal / f"{word}-{start.key[:8]}.jsonl", folder, start)
-        journal._append(start)
-        journal._append(start)  # twice: without it no other line has a home
+        try:
+            journal._append(start)
+            journal._append(start)  # twice: without it no other line has a home
+        except RecordError:
+            journal._file.close()
+            journal.path.unlink()
+            raise
         return journal
 
     @classmethod
@@ -86,7 +92,10 @@ class RunJournal:
                 journal._recorded[name].update(group.steps)
         journal._summarized = run.summary
         journal._blank(run.torn_at)
-        journal._append(Resumed(Writer.this_process(), now_ms()))
+        # The clock may have been set back since: no point is older than those before it.
+        last = max((group.ms[-1] for group in run.groups), default=run.start.started)
+        journal._clock_ms = max(journal._clock_ms, last - time.monotonic() * 1e3)
+        journal._append(Resumed(Writer.this_process(), journal._now_ms()))
         if run.end is not None and run.end.error:
             journal.tags({ERROR_TAG: ""})  # it is not how the run will end
         return journal
@@ -188,6 +197,10 @@ class RunJournal:
             finally:
                 self._file.close()
 
+    def writes_to(self, folder: StudyFolder) -> bool:
+        """Whether it is open, and of this folder."""
+        return self._folder == folder and not self._file.closed
+
     def __enter__(self) -> RunJournal:
         """The journal itself."""
         return self
@@ -244,6 +257,15 @@ class RunJournal:
 
     def _failed(self, error: OSError) -> RecordError:
         return RecordError(f"the journal {self.path} cannot be written: {error.strerror or error}")
+
+
+_opened: WeakValueDictionary[int, RunJournal] = WeakValueDictionary()
+
+
+def being_written(folder: StudyFolder) -> bool:
+    """Whether this process has a journal of the folder open."""
+    journals = [reference() for reference in _opened.valuerefs()]  # a copy: another thread may open one
+    return any(journal is not None and journal.writes_to(folder) for journal in journals)
 
 
 @dataclass

@@ -25,6 +25,7 @@ from lrsearch.tracking.folder import StudyFolder
 from lrsearch.tracking.forward import Forwarder
 from lrsearch.tracking.journal import read_start
 from lrsearch.tracking.provenance import secrets_in
+from lrsearch.tracking.records import RunStart
 from lrsearch.tracking.state import MirrorState, SentRun, load_state
 
 if TYPE_CHECKING:
@@ -54,19 +55,25 @@ class FolderMirror:
         fresh, kept = MirrorState.of(destination), load_state(folder)
         self._state = kept if kept is not None and kept.same_place(fresh) else fresh
         self._state.pid, self._state.state, self._state.unreadable = os.getpid(), "pending", []
-        self._state.save(folder)
+        self._unanswered: set[str] = set()  # keys of runs whose making was asked for and not answered
+        self._save()
 
     def run(self) -> bool:
         """Mirror until everything is sent; False where the server stayed away too long."""
         poll, retry, last_success = _POLL_S[0], _RETRY_S[0], time.monotonic()
         while True:
+            before = self._bytes_sent()
             try:
                 progress = self._send_new()
+                if finished := self._finished():
+                    self._delete_ghosts()
             except Exception as error:  # whatever MLflow, its database, its network raise: said and repeated
                 if not self._folder.journal.is_dir():
                     return False  # somebody removed the study
                 self._server = None
                 self._say(error)
+                if self._bytes_sent() > before:
+                    retry, last_success = _RETRY_S[0], time.monotonic()
                 if time.monotonic() - last_success > GIVE_UP_S and not self._anyone_writes():
                     log.warning("gave up; `lrsearch sync %s` sends the rest", self._folder.name)
                     return False
@@ -75,12 +82,12 @@ class FolderMirror:
                 retry = min(2 * retry, _RETRY_S[1])
                 continue
             retry, last_success = _RETRY_S[0], time.monotonic()
-            if self._finished():
+            if finished:
                 self._state.state = "synced"
-                self._state.save(self._folder)
+                self._save()
                 return True
             if progress:
-                self._state.save(self._folder)
+                self._save()
             elif self._other_place():
                 return False
             poll = _POLL_S[0] if progress else min(poll * 1.3, _POLL_S[1])
@@ -133,11 +140,27 @@ class FolderMirror:
                 parent_run_id = self._destination.parent_run_id
             else:
                 parent_run_id = self._run_id(server, parent)
-            sent.run_id = server.find_run(forwarder.start.key) or server.create_run(
-                forwarder.start, parent_run_id
-            )
-            self._state.save(self._folder)
+            found = server.find_runs(forwarder.start.key)
+            sent.run_id = found[0] if found else self._create_run(server, forwarder.start, parent_run_id)
+            self._save()
         return sent.run_id
+
+    def _create_run(self, server: Server, start: RunStart, parent_run_id: str | None) -> str:
+        try:
+            return server.create_run(start, parent_run_id)
+        except Exception:
+            self._unanswered.add(start.key)
+            raise
+
+    def _delete_ghosts(self) -> None:
+        """Delete what came of a request to make a run that was done only after it had been repeated."""
+        for key in list(self._unanswered):
+            if self._server is not None:
+                for run_id in self._server.find_runs(key):
+                    if run_id != self._state.runs[key].run_id:
+                        log.info("the run %s was made twice; %s is deleted", key, run_id)
+                        self._server.delete_run(run_id)
+            self._unanswered.discard(key)
 
     def _linked_run(self, server: Server, key: str) -> str | None:
         if key not in self._forwarders:
@@ -152,8 +175,10 @@ class FolderMirror:
             os.chdir(database.parent)  # MLflow puts the artifacts of a database file into ./mlruns
         server = Server(self._destination)
         self._state.experiment_id = server.experiment_id
-        for sent in self._state.runs.values():
-            if sent.run_id is not None and not server.has_run(sent.run_id):
+        made = [sent for sent in self._state.runs.values() if sent.run_id is not None]
+        there = server.existing([str(sent.run_id) for sent in made])
+        for sent in made:
+            if sent.run_id not in there and not server.has_run(str(sent.run_id)):
                 log.warning("the server has no run %s any more; it is sent again", sent.run_id)
                 sent.run_id, sent.offset, sent.points, sent.ended = None, 0, 0, False
         self._server = server
@@ -179,6 +204,9 @@ class FolderMirror:
             return False  # started before the first run
         return self._state.covers(self._folder)
 
+    def _bytes_sent(self) -> int:
+        return sum(sent.offset for sent in self._state.runs.values())
+
     def _anyone_writes(self) -> bool:
         runs = self._forwarders.values()
         return any(not run.sent.ended and run.writer.alive() is not False for run in runs)
@@ -189,7 +217,14 @@ class FolderMirror:
         if line != self._state.error:
             log.error("%s", line, exc_info=error)
         self._state.error = line
-        self._state.save(self._folder)
+        self._save()
+
+    def _save(self) -> None:
+        """Keep how far it came; where the folder takes no writing, a later mirror sends some of it again."""
+        try:
+            self._state.save(self._folder)
+        except RecordError as error:
+            log.warning("%s", error)
 
 
 class _Formatter(logging.Formatter):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -27,8 +28,10 @@ from lrsearch.tracking.destination import Destination
 from lrsearch.tracking.records import DataInput, RunStart, Status
 from lrsearch.tracking.views import views
 
-_METRICS, _PARAMS, _TAGS = 1000, 50, 100  # a call; 100 params of full length would pass 1 MB
-_REFUSED = {ErrorCode.Name(code) for code in (BAD_REQUEST, INVALID_PARAMETER_VALUE, INVALID_STATE)}
+_METRICS, _PARAMS, _TAGS = 900, 50, 50  # a call takes 1000 in all; 100 params of full length would pass 1 MB
+_RUNS = 200  # asked for at once
+_INVALID = {ErrorCode.Name(code) for code in (INVALID_PARAMETER_VALUE, INVALID_STATE)}
+_BAD_REQUEST = ErrorCode.Name(BAD_REQUEST)  # also what a database says that takes no writing for a while
 _EXISTS = ErrorCode.Name(RESOURCE_ALREADY_EXISTS)
 _DENIED = ErrorCode.Name(PERMISSION_DENIED)
 _ABSENT = ErrorCode.Name(RESOURCE_DOES_NOT_EXIST)
@@ -37,6 +40,7 @@ _NO_PLACE = (PermissionError, FileNotFoundError, FileExistsError, NotADirectoryE
 
 log = logging.getLogger("lrsearch.mirror")
 T = TypeVar("T")
+Entry = Metric | Param | RunTag
 
 
 class RunDeletedError(TrackingError):
@@ -51,6 +55,8 @@ class Server:
         uri = destination.tracking_uri
         if database := destination.sqlite_file():
             with FileLock(f"{database}.lock"):
+                if not database.exists() or not database.stat().st_size:
+                    _make_store(database)
                 self._client = MlflowClient(uri, registry_uri=uri)
                 self._client.search_experiments(max_results=1)
         else:
@@ -58,12 +64,24 @@ class Server:
         self.experiment_id = self._find_experiment(destination)
         self.refused: str | None = None
 
-    def find_run(self, key: str) -> str | None:
-        """The id of the run that carries the idempotency key."""
-        found = self._client.search_runs(
-            [self.experiment_id], f"tags.`lrsearch.key` = '{key}'", max_results=1
-        )
-        return found[0].info.run_id if found else None
+    def find_runs(self, key: str) -> list[str]:
+        """The ids of the runs that carry the idempotency key: one, but for requests that came twice."""
+        found = self._client.search_runs([self.experiment_id], f"tags.`lrsearch.key` = '{key}'")
+        return [run.info.run_id for run in found]
+
+    def delete_run(self, run_id: str) -> None:
+        """Delete a run; MLflow keeps it among the deleted."""
+        self._client.delete_run(run_id)
+
+    def existing(self, run_ids: Sequence[str]) -> set[str]:
+        """Those of the runs that are in the experiment and not deleted, with few calls."""
+        found: set[str] = set()
+        for part in _parts(run_ids, _RUNS):
+            quoted = ", ".join(f"'{run_id}'" for run_id in part)
+            condition = f"attributes.run_id IN ({quoted})"
+            runs = self._client.search_runs([self.experiment_id], condition, max_results=len(part))
+            found.update(run.info.run_id for run in runs)
+        return found
 
     def has_run(self, run_id: str) -> bool:
         """Whether the run still exists and is not deleted."""
@@ -74,12 +92,16 @@ class Server:
                 return False
             raise
 
+    def users_tags(self, start: RunStart) -> dict[str, str]:
+        """The tags that a run begins with, but for those of ours that make it; MLflow may refuse some."""
+        return {name: text for name, text in start.tags.items() if name not in _own_tags(start)}
+
     def create_run(self, start: RunStart, parent_run_id: str | None) -> str:
-        """Make the run with its tags and its true start time; returns its id."""
-        tags = _start_tags(start)
+        """Make the run with our tags and its true start time; returns its id."""
+        tags = _own_tags(start)
         if parent_run_id:
             tags["mlflow.parentRunId"] = parent_run_id
-        run = self._client.create_run(self.experiment_id, start.started, tags, start.name)
+        run = self._client.create_run(self.experiment_id, start.started, tags, _clean(start.name))
         return str(run.info.run_id)
 
     def log(
@@ -89,15 +111,20 @@ class Server:
         params: Mapping[str, Any],
         tags: Mapping[str, str],
     ) -> None:
-        """Send metrics (name, value, ms, step), params and tags, within the server's limits a call."""
-        for metric_part in _parts([Metric(*metric) for metric in metrics], _METRICS):
-            self._send(run_id, metric_part, lambda part: self._client.log_batch(run_id, metrics=part))
+        """Send metrics (name, value, ms, step), params and tags, with as few calls as the limits allow."""
+        points = [Metric(*metric) for metric in metrics]
         entries = [Param(name, _clean(value)[:6000]) for name, value in params.items()]
-        for param_part in _parts(entries, _PARAMS):
-            self._send(run_id, param_part, lambda part: self._client.log_batch(run_id, params=part))
         run_tags = [RunTag(name, _clean(value)[:8000]) for name, value in tags.items()]
-        for tag_part in _parts(run_tags, _TAGS):
-            self._send(run_id, tag_part, lambda part: self._client.log_batch(run_id, tags=part))
+        for batch in _batches(points, entries, run_tags):
+            self._send(run_id, batch, lambda part: self._log_batch(run_id, part))
+
+    def _log_batch(self, run_id: str, batch: Sequence[Entry]) -> None:
+        self._client.log_batch(
+            run_id,
+            metrics=[entry for entry in batch if isinstance(entry, Metric)],
+            params=[entry for entry in batch if isinstance(entry, Param)],
+            tags=[entry for entry in batch if isinstance(entry, RunTag)],
+        )
 
     def log_inputs(self, run_id: str, inputs: Sequence[DataInput]) -> None:
         """Send the descriptions of the data, the fingerprint as digest."""
@@ -111,7 +138,7 @@ class Server:
             try:
                 self._client.set_experiment_tag(self.experiment_id, name, view)
             except MlflowException as error:
-                if error.error_code not in {*_REFUSED, _DENIED}:
+                if error.error_code not in {*_INVALID, _BAD_REQUEST, _DENIED}:
                     raise
                 log.warning("the view %s is not kept: %s", name, error)
 
@@ -136,11 +163,13 @@ class Server:
         try:
             call(items)
         except MlflowException as error:
-            if error.error_code not in _REFUSED:
+            if error.error_code not in {*_INVALID, _BAD_REQUEST}:
                 raise
             if not self.has_run(run_id):
                 raise RunDeletedError(f"run {run_id} was deleted in MLflow") from error
             if len(items) == 1:
+                if error.error_code == _BAD_REQUEST and isinstance(items[0], Metric):
+                    raise  # a point of ours is never bad: the database was, and takes it later
                 self.refused = f"MLflow refused {items[0]}: {error}"
                 log.warning("%s", self.refused)
                 return
@@ -170,9 +199,9 @@ class Server:
         return str(found.experiment_id)
 
 
-def _start_tags(start: RunStart) -> dict[str, str]:
+def _own_tags(start: RunStart) -> dict[str, str]:
     origin = start.provenance
-    known = {
+    own = {
         "lrsearch.key": start.key,
         "lrsearch.kind": start.kind,
         "lrsearch.study": start.study,
@@ -182,15 +211,12 @@ def _start_tags(start: RunStart) -> dict[str, str]:
         "mlflow.source.type": "LOCAL",
         "mlflow.source.git.commit": (origin.get("git") or {}).get("commit"),
     }
-    return {
-        **start.tags,
-        **{name: _clean(value)[:8000] for name, value in known.items() if value is not None},
-    }
+    return {name: _clean(value)[:8000] for name, value in own.items() if value is not None}
 
 
 def _clean(value: object) -> str:
-    """As text that a database takes: a file name may hold half a surrogate pair."""
-    return str(value).encode("utf-8", "replace").decode("utf-8")
+    """As text that a database takes: no half of a surrogate pair, no NUL."""
+    return str(value).encode("utf-8", "replace").decode("utf-8").replace("\0", "?")
 
 
 def _dataset(data: DataInput) -> DatasetInput:
@@ -207,3 +233,22 @@ def _dataset(data: DataInput) -> DatasetInput:
 def _parts(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
     for first in range(0, len(items), size):
         yield items[first : first + size]
+
+
+def _batches(
+    metrics: Sequence[Metric], params: Sequence[Param], tags: Sequence[RunTag]
+) -> Iterator[list[Entry]]:
+    """What a call takes of each, until nothing is left."""
+    parts = zip_longest(_parts(metrics, _METRICS), _parts(params, _PARAMS), _parts(tags, _TAGS), fillvalue=())
+    for some_metrics, some_params, some_tags in parts:
+        yield [*some_metrics, *some_params, *some_tags]
+
+
+def _make_store(database: Path) -> None:
+    """Make a fresh store beside its place and put it there whole: a kill half way would spoil it for ever."""
+    new = database.with_name(f"{database.name}.new")
+    for left in (new, new.with_name(f"{new.name}-journal")):
+        left.unlink(missing_ok=True)  # of one that was killed
+    uri = f"sqlite:///{new}"
+    MlflowClient(uri, registry_uri=uri).search_experiments(max_results=1)
+    new.replace(database)

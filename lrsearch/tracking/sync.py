@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,25 +18,38 @@ from lrsearch.errors import InputError, TrackingError
 from lrsearch.tracking import destination as destinations
 from lrsearch.tracking.destination import DESTINATION_VARIABLE, Destination, find_destination
 from lrsearch.tracking.folder import StudyFolder
+from lrsearch.tracking.journal import being_written
 from lrsearch.tracking.provenance import redact
 from lrsearch.tracking.state import MirrorState, load_state
 
 __all__ = ["Destination", "Mirror", "find_destination", "start_mirror", "sync"]
 
 _POLL_S = 0.01
+_RESTART_S = (0.5, 60.0)  # before a mirror that was killed is started again: at first, and at most
 
 
 class Mirror:
     """A mirror at work on a folder; the process is not ours to keep, it ends by itself."""
 
-    def __init__(
-        self, folder: StudyFolder, destination: Destination, process: subprocess.Popen[bytes]
-    ) -> None:
-        """Watch a mirror's process; a thread takes its exit status, so that nothing is left of it."""
+    def __init__(self, folder: StudyFolder, destination: Destination) -> None:
+        """Start the mirror's process."""
         self._folder = folder
+        self._destination = destination
         self._place = MirrorState.of(destination)
-        self._process = process
-        threading.Thread(target=process.wait, name="lrsearch-mirror", daemon=True).start()
+        self._process = _launch(folder, destination)
+        self._keeper = threading.Thread(target=self._keep, name="lrsearch-mirror", daemon=True)
+        self._keeper.start()
+
+    def _keep(self) -> None:
+        """Take the exit status; while we write the folder, start again what was killed, but by SIGTERM."""
+        pause, most = _RESTART_S
+        while (status := self._process.wait()) < 0 and status != -signal.SIGTERM:
+            time.sleep(pause)
+            pause = min(2 * pause, most)
+            if not being_written(self._folder):
+                return
+            with suppress(TrackingError):  # it is tried again, after a longer pause
+                self._process = _launch(self._folder, self._destination)
 
     @property
     def pid(self) -> int:
@@ -75,7 +90,8 @@ class Mirror:
         deadline = time.monotonic() + timeout
         while not condition():
             left = deadline - time.monotonic()
-            if left <= 0 or self._process.returncode not in (None, 0):  # 0 also where another mirror does it
+            failed = not self._keeper.is_alive() and self._process.returncode != 0
+            if left <= 0 or failed:  # it ends with 0 also where another mirror does it
                 return condition()
             time.sleep(min(_POLL_S, left))
         return True
@@ -87,12 +103,16 @@ def start_mirror(folder: StudyFolder, destination: Destination) -> Mirror:
     The folder keeps the destination without its password. Nothing in our environment changes.
     """
     destination.save(folder)
+    return Mirror(folder, destination)
+
+
+def _launch(folder: StudyFolder, destination: Destination) -> subprocess.Popen[bytes]:
     environment = {**os.environ, DESTINATION_VARIABLE: destination.to_json()}
     source = Path(lrsearch.__file__).parents[1]
     if source.name not in ("site-packages", "dist-packages"):  # a checkout that is not installed
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, (os.environ.get("PYTHONPATH"), str(source))))
     try:
-        process = subprocess.Popen(
+        return subprocess.Popen(
             [sys.executable, "-P", "-m", "lrsearch.tracking.mirror", str(folder.path)],
             env=environment,
             stdin=subprocess.DEVNULL,
@@ -102,7 +122,6 @@ def start_mirror(folder: StudyFolder, destination: Destination) -> Mirror:
         )
     except OSError as error:
         raise TrackingError(f"the mirror cannot be started: {error.strerror or error}") from error
-    return Mirror(folder, destination, process)
 
 
 def sync(

@@ -1,9 +1,8 @@
-"""Batches: pulled without end, moved to a device, described, and their data fingerprinted."""
+"""Batches: moved to a device, split, described, and their data fingerprinted."""
 
 from __future__ import annotations
 
 import hashlib
-import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -12,41 +11,10 @@ from torch import Tensor
 from torch.utils.data import IterableDataset
 
 from lrsearch.errors import InputError
-from lrsearch.training.state import is_one_shot, preserve_random_state, seed_everything, seed_loaders
+from lrsearch.training.state import preserve_random_state, seed_everything, seed_loaders
 
 _TARGET_NAMES = ("labels", "label", "targets", "target", "y")
 _FINGERPRINT_ITEMS = 64
-
-
-def endless(loader: Iterable[Any], needed: int) -> Iterator[Any]:
-    """Yields batches for ever, starting the loader again at its end.
-
-    Raises InputError where the loader has fewer than two batches, before the first is handed out, and where
-    it is a generator that ends before `needed` batches.
-    """
-    count = 0
-    while True:
-        before = count
-        for batch in loader if count else _two_or_more(loader):
-            count += 1
-            yield batch
-        if count == before or is_one_shot(loader):
-            raise InputError(
-                "train_loader",
-                loader,
-                f"is a generator that ended after {count} batches of the {needed} that are needed",
-                "hand over a DataLoader or another iterable that can be iterated twice",
-            )
-
-
-def _two_or_more(loader: Iterable[Any]) -> Iterator[Any]:
-    batches = iter(loader)
-    first = list(itertools.islice(batches, 2))
-    if len(first) < 2:
-        problem = "yields a single batch" if first else "yields no batch"
-        raise InputError("train_loader", loader, problem, "hand over a loader with at least two batches")
-    yield from first
-    yield from batches
 
 
 def check_batches(loader: object) -> None:

@@ -5,16 +5,26 @@ from __future__ import annotations
 import inspect
 import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
 from lrsearch.errors import InputError, LrsearchError, first_line
-from lrsearch.training.data import batch_size, describe, endless, to_device
+from lrsearch.training.batches import Batches
+from lrsearch.training.data import batch_size, describe, to_device
+from lrsearch.training.plain_state import (
+    RandomStates,
+    State,
+    module_state,
+    optimizer_state,
+    put_module_state,
+    put_optimizer_state,
+)
 from lrsearch.training.schedules import PlateauLR, Schedule
 from lrsearch.training.task import LossFunction, StepFunction, forward
 
@@ -32,6 +42,10 @@ Observer = Callable[[int, float, float], str | None]
 """Called as ``observe(step, lr, loss)`` after each update; a text returned is the reason to stop."""
 EpochEnd = Callable[[int], float | None]
 """Called as ``at_epoch_end(step)``; what it returns is the objective, for a schedule that reads it."""
+
+
+class NotFiniteError(InputError):
+    """The very first loss is not finite: in a sweep a wrong input, in a trial a divergence."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +105,25 @@ class Training:
             "device": str(self.device),
         }
 
+    def state(self) -> State:
+        """All that the next update depends on but the batch and the random states, as plain data."""
+        return {
+            "model": module_state(self.model),
+            "loss": module_state(self.loss) if isinstance(self.loss, nn.Module) else None,
+            "optimizer": optimizer_state(self.optimizer),
+            "scaler": None if self.scaler is None else self.scaler.state_dict(),
+        }
+
+    def put_back(self, state: Mapping[str, Any]) -> None:
+        """Put back a `state` that was taken after an update; ValueError where the parts are others."""
+        put_module_state(self.model, state["model"], self.device)
+        if isinstance(self.loss, nn.Module):
+            put_module_state(self.loss, state["loss"], self.device)
+        put_optimizer_state(self.optimizer, state["optimizer"])
+        if self.scaler is not None:
+            self.scaler.load_state_dict(state["scaler"])
+        self._checked = self._updated = True
+
     def batch_loss(self, batch: Any) -> Tensor:
         """The loss of one batch, as the user's step or loss function computes it."""
         if self.device.type != "cpu":
@@ -131,6 +164,8 @@ class Training:
         losses = []
         for batch in drawn:
             loss = self.batch_loss(batch) if self._checked else self._first_loss(batch)
+            if not isinstance(loss, Tensor):
+                raise _no_tensor(loss)
             if self.accumulate > 1:
                 loss = loss / self.accumulate
             (loss if self.scaler is None else self.scaler.scale(loss)).backward()  # type: ignore[no-untyped-call]
@@ -186,7 +221,7 @@ class Training:
                 "compare these shapes with what the model expects",
             ) from error
         if not isinstance(loss, Tensor):
-            raise InputError("loss", loss, f"returned a {type(loss).__name__}", "return a scalar tensor")
+            raise _no_tensor(loss)
         if loss.numel() != 1:
             if self.loss is None and self.step is None:
                 raise _no_loss(f"and the model returned {describe(loss)}")
@@ -198,14 +233,57 @@ class Training:
                 "has no gradient",
                 "compute it from the model's outputs, without torch.no_grad(), .item() or .detach()",
             )
+        if loss.is_complex():
+            raise InputError("loss", describe(loss), "is not real", "return a real number, e.g. with .abs()")
         if not torch.isfinite(loss):
-            raise InputError(
+            raise NotFiniteError(
                 "loss",
                 loss.item(),
                 "is not finite before the first update",
                 "look for NaN or infinity in the data, the targets and the initial weights",
             )
         return loss
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a training has come: all that goes on from step to step, but for the random states."""
+
+    training: Training
+    scheduler: LRScheduler
+    batches: Batches
+
+    def state(self) -> State:
+        """As plain data; only where `batches.at_place`."""
+        return {
+            "training": self.training.state(),
+            "scheduler": self.scheduler.state_dict(),
+            "batches": self.batches.place(),
+        }
+
+    def put_back(self, state: Mapping[str, Any]) -> None:
+        """Go on from a `state`, once the batches have `skip`ped those that were taken.
+
+        Raises ValueError where the training is made of other parts.
+        """
+        self.training.put_back(state["training"])
+        self.scheduler.load_state_dict(state["scheduler"])
+        self.batches.put_back(state["batches"])
+
+
+class Checkpointing(Protocol):
+    """Keeps a training's progress, and finds it again."""
+
+    random_states: RandomStates
+
+    def resume(self, progress: Progress) -> int:
+        """Put back what was kept; returns how many updates that is, 0 where there is nothing."""
+
+    def wants(self, batches: Batches) -> bool:
+        """Whether to keep the progress now, between two updates."""
+
+    def keep(self, step: int, progress: Progress) -> None:
+        """Keep the progress after `step` updates; raises what is to stop the training here."""
 
 
 def fit(
@@ -216,26 +294,32 @@ def fit(
     *,
     steps_per_epoch: int | None = None,
     at_epoch_end: EpochEnd | None = None,
+    checkpoints: Checkpointing | None = None,
 ) -> Outcome:
     """Trains for `steps` updates under `schedule`, observed step by step.
 
     Losses stay on an accelerator and are read back in blocks; on a CPU each is read at once. The first loss
     that is not finite ends the training, and is not observed. After every `steps_per_epoch` updates, and
     after the last, all losses are observed and `at_epoch_end` is called; a plateau is told what it returns.
+    With `checkpoints` it begins where an earlier training was kept, as if that had never stopped.
     Raises InputError where the first batch shows that loss, loader or model do not fit.
     """
     scheduler = schedule.build(training.optimizer, steps, steps_per_epoch)
-    batches = endless(training.train_loader, needed=steps * training.accumulate)
+    random_states = None if checkpoints is None else checkpoints.random_states
+    batches = Batches(training.train_loader, steps * training.accumulate, random_states)
+    progress = Progress(training, scheduler, batches)
+    done = 0 if checkpoints is None else checkpoints.resume(progress)
     block = 1 if training.device.type == "cpu" else _BLOCK_ON_ACCELERATOR
     pauses = _epoch_ends(steps, steps_per_epoch) if at_epoch_end else frozenset({steps})
     group = training.optimizer.param_groups[0]
     lrs: list[float] = []
     losses: list[Tensor] = []
-    for step in range(1, steps + 1):
+    for step in range(done + 1, steps + 1):
         lrs.append(float(group["lr"]))
         losses.append(training.update(batches))
         scheduler.step()
-        if len(losses) < block and step not in pauses:
+        wait = len(losses) < block and step not in pauses
+        if wait and (checkpoints is None or not checkpoints.wants(batches)):
             continue
         values = [losses[0].item()] if len(losses) == 1 else torch.stack(losses).tolist()
         first = step - len(values) + 1
@@ -251,12 +335,19 @@ def fit(
             objective = at_epoch_end(step)
             if objective is not None and isinstance(scheduler, PlateauLR):
                 scheduler.report(objective)
+        # Only now: to know its place the loader may have to draw, and validation comes before the next batch.
+        if checkpoints is not None and step < steps and checkpoints.wants(batches):
+            checkpoints.keep(step, progress)
     return Outcome(steps)
 
 
 def _epoch_ends(steps: int, steps_per_epoch: int | None) -> frozenset[int]:
     """The updates after which an epoch ends, the last one among them."""
     return frozenset({steps, *range(steps_per_epoch or steps, steps, steps_per_epoch or steps)})
+
+
+def _no_tensor(loss: object) -> InputError:
+    return InputError("loss", loss, f"returned a {type(loss).__name__}", "return a scalar tensor")
 
 
 def _no_loss(problem: str) -> InputError:

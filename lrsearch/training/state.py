@@ -27,9 +27,9 @@ Restore = Callable[[], object]
 Keep = Literal["device", "cpu", "disk"]
 Generator = torch.Generator | np.random.Generator | np.random.RandomState | random.Random
 
-_GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
+GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
 _SCALARS = (bool, int, float, complex, str, bytes, type(None))
-_LOADER_PARTS = (*_GENERATORS, DataLoader, Sampler, Dataset)
+_LOADER_PARTS = (*GENERATORS, DataLoader, Sampler, Dataset)
 _LOADER_PART_NAMES = {"dataset", "sampler", "batch_sampler", "loader", "dataloader"}
 
 
@@ -91,8 +91,8 @@ def preserve_random_state(loaders: Iterable[object] = ()) -> Iterator[None]:
     samplers (a sampler's epoch).
     """
     restores: list[Restore] = [*_global_random_states(), *_deterministic_flags()]
-    for part in _loader_parts(loaders):
-        if isinstance(part, _GENERATORS):
+    for part in loader_parts(loaders):
+        if isinstance(part, GENERATORS):
             restores.append(_rewinder(part))
         elif isinstance(part, (DataLoader, Sampler)):
             restores.append(partial(_refill, vars(part), dict(vars(part))))
@@ -128,7 +128,7 @@ def seed_everything(seed: int) -> None:
 
 def seed_loaders(loaders: Iterable[object], seed: int) -> None:
     """Seed every generator that the loaders, their samplers and their data sets hold, each with `seed`."""
-    for part in _loader_parts(loaders):
+    for part in loader_parts(loaders):
         if isinstance(part, torch.Generator):
             part.manual_seed(seed)
         elif isinstance(part, np.random.Generator):
@@ -180,7 +180,7 @@ def _deterministic_flags() -> list[Restore]:
     ]
 
 
-def _loader_parts(loaders: Iterable[object]) -> list[object]:
+def loader_parts(loaders: Iterable[object]) -> list[object]:
     """The loaders and all that they hold of loaders, samplers, data sets and generators, each once."""
     parts: dict[int, object] = {}
     pending = list(loaders)
@@ -189,7 +189,7 @@ def _loader_parts(loaders: Iterable[object]) -> list[object]:
         if id(part) in parts:
             continue
         parts[id(part)] = part
-        if not isinstance(part, _GENERATORS):
+        if not isinstance(part, GENERATORS):
             pending += [
                 value
                 for name, value in getattr(part, "__dict__", {}).items()
@@ -198,14 +198,29 @@ def _loader_parts(loaders: Iterable[object]) -> list[object]:
     return list(parts.values())
 
 
-def _rewinder(generator: Generator) -> Restore:
+def generator_state(generator: Generator) -> Any:
+    """The state of a generator, whatever its kind."""
     if isinstance(generator, torch.Generator):
-        return partial(generator.set_state, generator.get_state())
+        return generator.get_state()
     if isinstance(generator, np.random.Generator):
-        return partial(setattr, generator.bit_generator, "state", generator.bit_generator.state)
+        return generator.bit_generator.state
     if isinstance(generator, np.random.RandomState):
-        return partial(generator.set_state, generator.get_state())
-    return partial(generator.setstate, generator.getstate())
+        return generator.get_state(legacy=False)
+    return generator.getstate()
+
+
+def put_generator_state(generator: Generator, state: Any) -> None:
+    """Put a generator into the state that `generator_state` gave."""
+    if isinstance(generator, np.random.Generator):
+        generator.bit_generator.state = state
+    elif isinstance(generator, random.Random):
+        generator.setstate(state)
+    else:
+        generator.set_state(state)
+
+
+def _rewinder(generator: Generator) -> Restore:
+    return partial(put_generator_state, generator, generator_state(generator))
 
 
 class _MemoryKeeper:
@@ -260,7 +275,7 @@ class _HeldTensor:
         if self.is_leaf and not tensor.is_leaf:  # a buffer that was updated with a value that has a graph
             tensor.detach_()
         # Through `data` and not the tensor: a graph that was built before the block stays valid.
-        _cells(self.data).copy_(self.kept())
+        distinct_cells(self.data).copy_(self.kept())
         tensor.data = self.data
         if tensor.requires_grad != self.requires_grad:
             tensor.requires_grad_(self.requires_grad)
@@ -315,7 +330,7 @@ class _Snapshot:
         elif isinstance(value, tuple):
             for item in value:
                 self.add(item)
-        elif isinstance(value, _GENERATORS):
+        elif isinstance(value, GENERATORS):
             self._restores.append(_rewinder(value))
         elif copy_objects and not callable(value):
             self._seen[id(value)] = (value, _deep_copy(value))
@@ -338,7 +353,7 @@ class _Snapshot:
         self._restores.append(held.restore)
 
     def _keep(self, data: torch.Tensor) -> Callable[[], torch.Tensor]:
-        cells = _cells(data)
+        cells = distinct_cells(data)
         # Only of a plain tensor does the address say whether two of them share their memory.
         if type(cells) is not torch.Tensor or cells.layout is not torch.strided or not cells.data_ptr():
             return self._keeper.keep(cells)
@@ -348,7 +363,7 @@ class _Snapshot:
         return self._kept[place]
 
 
-def _cells(data: torch.Tensor) -> torch.Tensor:
+def distinct_cells(data: torch.Tensor) -> torch.Tensor:
     """The tensor without its expanded dimensions: copy_ refuses to write one cell of memory twice."""
     if data.layout is torch.strided:
         for dim, (size, stride) in enumerate(zip(data.shape, data.stride(), strict=True)):

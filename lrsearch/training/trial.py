@@ -6,6 +6,7 @@ import math
 import time
 import traceback
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from typing import Any, SupportsFloat
 
 import torch
@@ -79,6 +80,24 @@ class TrialLog:
         self.steps_done = step
         self.stopped = reason
 
+    def state(self) -> dict[str, Any]:
+        """What it has seen so far, as plain data."""
+        return {
+            "steps_done": self.steps_done,
+            "objective": self.objective,
+            "initial_loss": self._initial_loss,
+            "metrics": {name: asdict(running.summary()) for name, running in self._metrics.items()},
+            "seconds": time.monotonic() - self._started,
+        }
+
+    def put_back(self, state: Mapping[str, Any]) -> None:
+        """Go on from where `state` was taken."""
+        self.steps_done = state["steps_done"]
+        self.objective = state["objective"]
+        self._initial_loss = state["initial_loss"]
+        self._metrics = {name: _Running.of(MetricSummary(**kept)) for name, kept in state["metrics"].items()}
+        self._started = time.monotonic() - state["seconds"]
+
     def result(self, error: Exception | None = None, warnings: tuple[str, ...] = ()) -> TrialResult:
         """How the trial went, now that it has ended; `error` is what it raised.
 
@@ -135,6 +154,14 @@ class _Running:
             self._low = value
         elif value > self._high:
             self._high = value
+
+    @classmethod
+    def of(cls, summary: MetricSummary) -> _Running:
+        """One that has come as far as `summary`."""
+        running = cls(summary.first)
+        running._final, running._low, running._high = summary.final, summary.low, summary.high
+        running._count = summary.count
+        return running
 
     def summary(self) -> MetricSummary:
         """The metric so far."""

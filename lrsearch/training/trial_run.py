@@ -15,8 +15,10 @@ from torch.optim import Optimizer
 from lrsearch.core.divergence import DivergenceRule
 from lrsearch.core.results import TrialResult, TrialSpec
 from lrsearch.errors import InputError, LrsearchError, RecordError, StopTrial, first_line
+from lrsearch.training.batches import repeats_passes
+from lrsearch.training.checkpoint import Checkpoints, TrialCheckpoints
 from lrsearch.training.data import check_batches
-from lrsearch.training.loop import Training, fit
+from lrsearch.training.loop import NotFiniteError, Training, fit
 from lrsearch.training.schedules import schedule_from_dict
 from lrsearch.training.state import (
     is_one_shot,
@@ -29,6 +31,9 @@ from lrsearch.training.subjects import TrainFunction
 from lrsearch.training.task import Task, check_parts, steps_per_epoch
 from lrsearch.training.trial import Trial, TrialLog
 from lrsearch.training.validation import validate
+
+_AT_STARTS_ONLY = "where the training loader starts again, and nowhere else"
+"""Where checkpoints are made of a training whose loader does not repeat its passes."""
 
 
 class TrialObserver(Protocol):
@@ -49,19 +54,21 @@ def run_trial(
     *,
     objective: str,
     weights: Path | None = None,
+    checkpoints: Checkpoints | None = None,
 ) -> TrialResult:
     """Trains once, as `spec` says, and tells how it went; the same again gives the same numbers.
 
     A task is validated before the first update, at every epoch's end and after the last update. Recorded are
     ``train/loss`` and ``lr`` by step, and ``val/loss``, ``val/<metric>`` and ``epoch`` at validations. A
     trial that completes leaves its state_dict at `weights`; a training function keeps its weights to itself.
-    Random states, also the loaders' own, are put back.
+    Random states, also the loaders' own, are put back. A task's trial that has `checkpoints` goes on from the
+    newest, with the same numbers as if it had never stopped; a training function always begins anew.
 
     What the subject raises makes a failed trial. Raises InputError for what cannot be trained at all, and
-    RecordError where the weights cannot be written.
+    RecordError where the weights or a checkpoint cannot be written, or a checkpoint does not fit the task.
     """
     if isinstance(subject, Task):
-        return _run_task(subject, spec, device, observer, objective, weights)
+        return _run_task(subject, spec, device, observer, objective, weights, checkpoints)
     return _run_function(subject, spec, device, observer, objective)
 
 
@@ -116,16 +123,24 @@ def _run_task(
     observer: TrialObserver,
     objective: str,
     weights: Path | None,
+    files: Checkpoints | None,
 ) -> TrialResult:
     task = _with_optimizer(subject, spec.optimizer)
     _check_loaders(task)
-    log = TrialLog(spec, observer.record, DivergenceRule(spec.steps), objective)
+    rule = DivergenceRule(spec.steps)
+    log = TrialLog(spec, observer.record, rule, objective)
+    checkpoints = None if files is None else TrialCheckpoints(files, log, rule, _loaders(task))
     with _put_back(task, _loaders(task)):
         try:
-            model = _train(task, spec, device, observer, log)
+            model = _train(task, spec, device, observer, log, checkpoints)
+        except NotFiniteError:
+            log.stop(1, "not_finite")
+            return log.result()
         except LrsearchError:
             raise
         except Exception as error:
+            if files is not None:
+                files.stop_if_asked()  # the signal may have ended a worker process, too: that is no failure
             return log.result(error)
     result = log.result()
     if weights is not None and result.status == "complete":
@@ -134,7 +149,12 @@ def _run_task(
 
 
 def _train(
-    task: Task, spec: TrialSpec, device: torch.device, observer: TrialObserver, log: TrialLog
+    task: Task,
+    spec: TrialSpec,
+    device: torch.device,
+    observer: TrialObserver,
+    log: TrialLog,
+    checkpoints: TrialCheckpoints | None,
 ) -> nn.Module:
     schedule = schedule_from_dict(spec.schedule)
     epoch = steps_per_epoch(task)
@@ -145,7 +165,10 @@ def _train(
     if not model.training:
         model.train()
     training = Training(model, optimizer, task.train_loader, task.loss, task.step, device=device)
-    observer.begin(training.facts())
+    facts = training.facts()
+    if checkpoints is not None and not repeats_passes(task.train_loader):
+        facts["checkpoints"] = _AT_STARTS_ONLY
+    observer.begin(facts)
 
     def observe(step: int, lr: float, loss: float) -> str | None:
         return log.add(step, {"train/loss": loss}, {"lr": lr})
@@ -156,8 +179,17 @@ def _train(
             log.add(step, values, {} if epoch is None else {"epoch": step / epoch})
         return log.objective
 
-    validated(0)
-    outcome = fit(training, schedule, spec.steps, observe, steps_per_epoch=epoch, at_epoch_end=validated)
+    if checkpoints is None or not checkpoints.resumes:
+        validated(0)
+    outcome = fit(
+        training,
+        schedule,
+        spec.steps,
+        observe,
+        steps_per_epoch=epoch,
+        at_epoch_end=validated,
+        checkpoints=checkpoints,
+    )
     if outcome.stopped_at is not None and outcome.reason is not None:
         log.stop(outcome.stopped_at, outcome.reason)
     return model

@@ -8,6 +8,7 @@ from importlib import import_module
 BENCHMARKS = {
     "overhead": "what a range test costs beside a bare loop, and beside other packages",
     "study": "what a study costs beside its trainings",
+    "storage": "how fast a journal is written and read, and a study sent to MLflow",
     "rules": "how good each rule's lr is, judged by full trainings",
 }
 

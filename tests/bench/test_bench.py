@@ -11,7 +11,7 @@ from pathlib import Path
 import mlflow
 import pytest
 
-from tests.bench import __main__, costs, overhead, peers
+from tests.bench import __main__, costs, overhead, peers, storage
 from tests.bench.overhead import Figure, Report, Row
 from tests.bench.workload import Sample, Workload, bare
 
@@ -96,6 +96,26 @@ def test_a_peer_that_stops_early_is_left_out(monkeypatch: pytest.MonkeyPatch, tm
     monkeypatch.setattr(peers, "PEERS", {"early": ("torch", early)})
     able, _, missing = peers.able_peers(Workload(width=8, steps=10), tmp_path)
     assert (able, missing) == ({}, {"early": "it took 5 steps of 10"})
+
+
+def test_the_record_is_measured_and_written_with_its_targets(tmp_path: Path) -> None:
+    figures = list(storage.measure(points=2000, runs=2))  # raises where a point is lost on its way
+    storage.write(figures, tmp_path)
+    summary = json.loads((tmp_path / "storage.json").read_text(encoding="utf-8"))
+    assert {"command", "date", "machine", "versions"} <= set(summary)
+    assert [figure["target"] for figure in summary["figures"]] == [5, 100, 10, 100, 60, None]
+    assert all(figure.value > 0 for figure in figures)
+
+
+@pytest.mark.parametrize(
+    ("figure", "said"),
+    [
+        (storage.Figure("read", 9.0, "s", 10.0), "target 10 s reached"),
+        (storage.Figure("read", 11.0, "s", 10.0), "target 10 s MISSED"),
+    ],
+)
+def test_a_figure_says_whether_its_target_is_reached(figure: storage.Figure, said: str) -> None:
+    assert str(figure).endswith(said)
 
 
 def test_an_unknown_benchmark_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -267,8 +267,8 @@ def test_the_help_of_every_option_costs_next_to_nothing(
 ) -> None:
     monkeypatch.setenv("COLUMNS", "200")
     options = (
-        "name epochs steps plan objective seed device set tag tracking-uri experiment sync-timeout dry-run "
-        "json quiet debug"
+        "name epochs steps plan objective seed device set tag tracking-uri experiment checkpoint-every "
+        "sync-timeout dry-run json quiet debug"
     )
     text = cli("search", "--help").out
     assert [option for option in options.split() if f"--{option} " not in text] == []
@@ -306,6 +306,7 @@ BAD = [
     ("no epochs", ["digits", "--epochs", "0"], ["epochs=0", "at least 1"]),
     ("too few steps", ["digits", "--steps", "9"], ["steps=9", "at least 20"]),
     ("a negative seed", ["digits", "--seed", "-1"], ["seed=-1", "from 0"]),
+    ("no checkpoints", ["digits", "--checkpoint-every", "0"], ["checkpoint_every=0.0", "above 0"]),
     ("a name that is no file name", ["digits", "--name", "a/b"], ["name='a/b'", "use letters"]),
     ("no name at all", ["digits", "--name", ""], ["name=''", "empty"]),
     ("no such device", ["digits", "--device", "abacus"], ["device='abacus'", "cpu"]),
@@ -436,6 +437,14 @@ def test_an_interrupted_study_says_how_to_go_on_and_does(cli: Command) -> None:
     assert (resumed.code, whole.code) == (0, 0)
     assert same(json.loads(resumed.out)) == same(json.loads(whole.out))
     assert trials("cut") == trials("whole")
+
+
+def test_a_study_stops_when_its_time_is_over(cli: Command) -> None:
+    endless = ("--steps", "10000000", "--plan", "quick", *NOWHERE)
+    answer = cli("search", "tasks.py:slow", "--name", "long", *endless, "--max-time", "3")
+    assert (answer.code, answer.out) == (130, "")
+    assert "lrsearch: interrupted; " in answer.err
+    assert cli("search", "tasks.py:slow", "--name", "none", *endless, "--max-time", "0").code == 2
 
 
 def test_a_changed_task_is_refused_with_the_difference(cli: Command) -> None:

@@ -217,12 +217,12 @@ def interrupt() -> None:
 
 
 def end_own_mirror(name: str) -> None:
-    """Kill the mirror that this very process has started for a study."""
+    """End the mirror that this very process has started for a study; killed, it would start again."""
     for process in psutil.Process().children():
         with suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
             words = process.cmdline()
             if "lrsearch.tracking.mirror" in words and Path(words[-1]).name == name:
-                process.kill()
+                process.terminate()
 
 
 # --- what is asked of a study -----------------------------------------------------------------------------

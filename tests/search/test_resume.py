@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ import pytest
 import torch
 from filelock import FileLock
 from optuna.trial import TrialState
+from torch.optim.optimizer import register_optimizer_step_post_hook
 from torch.utils.data import DataLoader, TensorDataset
 
 import lrsearch
@@ -25,7 +28,7 @@ from lrsearch import InputError, RecordError, StudyResult, Task
 from lrsearch.core.study_plan import STAGES
 from lrsearch.search.report_data import gather
 from lrsearch.search.task_source import load_task
-from lrsearch.tracking.folder import StudyFolder
+from lrsearch.tracking.folder import StudyFolder, find_folder
 from tests.conftest import CHECKOUT
 from tests.search.tasks import (
     NOWHERE,
@@ -46,6 +49,10 @@ from tests.tracking.store import Store
 
 FACTS = 1e-3
 """The lr of the optimizer that is made once a study, only to be looked at."""
+EACH_STEP = 1e-9
+"""Seconds between checkpoints: one after every step."""
+CHECKPOINTED = ("fine", "decay", "confirm")
+"""The stages that are killed after a checkpoint."""
 
 # --- processes of their own -------------------------------------------------------------------------------
 
@@ -53,16 +60,20 @@ SERVER = """
 import json, os, sys
 from pathlib import Path
 import lrsearch.report.study_plots, lrsearch.search.study, torch._dynamo
+from torch.optim.optimizer import register_optimizer_step_post_hook
 from tests.search.tasks import EVERY_STAGE, Ends, Untracked, digits, kill_this_process, study
 
-def work(home, name, uri, built, stage, mirror, resume):
+def work(home, name, uri, built, stage, mirror, resume, every):
     os.environ["LRSEARCH_HOME"] = home
+    updates = Path(home, "updates").open("ab", buffering=0)
+    register_optimizer_step_post_hook(lambda *_: updates.write(b"."))
     if stage:
         observer = Ends(stage, kill_this_process, None if mirror else name)
     else:
         observer = False if mirror else Untracked(name)
     task = digits(Path(built))
-    study(task, name, plan=EVERY_STAGE, epochs=None, tracking_uri=uri, progress=observer, resume=resume)
+    settings = dict(tracking_uri=uri, progress=observer, resume=resume, checkpoint_every=every)
+    study(task, name, plan=EVERY_STAGE, epochs=None, **settings)
 
 for line in sys.stdin:
     child = os.fork()
@@ -97,11 +108,12 @@ class Processes:
         kill_in: str | None = None,
         mirror: bool = False,
         resume: bool = False,
+        every: float = 60.0,
     ) -> int:
         assert self._server.stdin is not None
         assert self._server.stdout is not None
         job: dict[str, Any] = {"home": str(place), "name": "study", "built": str(place / "built.txt")}
-        job |= {"uri": uri, "stage": kill_in, "mirror": mirror, "resume": resume}
+        job |= {"uri": uri, "stage": kill_in, "mirror": mirror, "resume": resume, "every": every}
         place.mkdir(exist_ok=True)
         self._server.stdin.write(json.dumps(job) + "\n")
         self._server.stdin.flush()
@@ -137,6 +149,11 @@ class Run:
     def built(self) -> Counter[float]:
         """How many optimizers were made, by their lr."""
         return Counter(float(line) for line in (self.place / "built.txt").read_text().splitlines())
+
+    @property
+    def updates(self) -> int:
+        """How many updates were taken, in every process."""
+        return (self.place / "updates").stat().st_size
 
     @property
     def points(self) -> dict[str, dict[str, list[tuple[int, float]]]]:
@@ -182,7 +199,8 @@ def killed(
     place = tmp_path_factory.mktemp(stage)
     store = Store(Path(shutil.copy(migrated, place / "mlflow.db")))
     outlives = stage in ("range-test", "decay")
-    assert processes.run(place, uri=store.uri, kill_in=stage, mirror=outlives) == -9
+    every = EACH_STEP if stage in CHECKPOINTED else 60.0
+    assert processes.run(place, uri=store.uri, kill_in=stage, mirror=outlives, every=every) == -9
     assert not (place / "study/result.json").exists()
     assert processes.run(place, uri=store.uri, mirror=True, resume=True) == 0
     wait_for_mirror(StudyFolder(place / "study"))
@@ -203,6 +221,18 @@ def test_after_a_kill_the_answer_is_the_same(killed: Killed, undisturbed: Run) -
 
 def test_after_a_kill_nothing_finished_is_trained_again(killed: Killed, undisturbed: Run) -> None:
     assert killed.built - undisturbed.built == Counter([FACTS, killed.lr])
+
+
+def test_after_a_kill_only_what_came_after_the_checkpoint_is_taken_again(
+    killed: Killed, undisturbed: Run
+) -> None:
+    """It is killed in the twelfth update, before its checkpoint."""
+    repeated = 1 if killed.stage in CHECKPOINTED else 12
+    assert killed.updates - undisturbed.updates == repeated
+
+
+def test_after_its_end_no_checkpoint_is_left(killed: Killed) -> None:
+    assert not [path for path in killed.folder.checkpoints.iterdir() if path.suffix != ".pt"]
 
 
 def test_after_a_kill_the_journal_has_every_point_once(killed: Killed, undisturbed: Run) -> None:
@@ -376,6 +406,142 @@ def test_a_study_begun_on_the_command_line_is_resumed_by_its_name(whole: StudyRe
         study(load_task(*source), "cut", source=source, progress=Ends("confirm", interrupt, "cut"))
     result = lrsearch.resume("cut", tracking_uri=NOWHERE, progress=Untracked("cut"))
     assert result.answer == whole.answer
+
+
+# --- interrupted in a training, which goes on -------------------------------------------------------------
+
+
+@pytest.fixture
+def updates() -> Iterator[list[int]]:
+    """One entry an update, of whatever is trained in the test."""
+    taken: list[int] = []
+    hook = register_optimizer_step_post_hook(lambda *_: taken.append(1))
+    yield taken
+    hook.remove()
+
+
+def interrupted(task: Task, stage: str) -> StudyFolder:
+    """A study that gets SIGINT in the twelfth update of the second training of a stage."""
+    how = partial(signal.raise_signal, signal.SIGINT)
+    # What is started in the background may ignore it.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            study(task, "cut", progress=Ends(stage, how, "cut"))
+    finally:
+        signal.signal(signal.SIGINT, before)
+    return find_folder("cut")
+
+
+def checkpoints(folder: StudyFolder) -> list[Path]:
+    return list(folder.checkpoints.glob("*.ckpt"))
+
+
+def recorded_updates(folder: StudyFolder) -> int:
+    return sum(len(run.metric("train/loss")[0]) for run in runs(folder))
+
+
+def test_a_signal_leaves_a_checkpoint_from_which_a_resume_goes_on(
+    whole: StudyResult, updates: list[int]
+) -> None:
+    folder = interrupted(digits(), "decay")
+    (checkpoint,) = checkpoints(folder)
+    assert checkpoint.name.split("-")[1] == "12"
+    assert checkpoint.name.split("-")[0] in {run.start.tags.get("lrsearch.trial_key") for run in runs(folder)}
+    result = study(digits(), "cut", resume=True)
+    assert result.answer == whole.answer
+    assert trainings(result) == trainings(whole)
+    assert len(updates) == recorded_updates(folder)
+    assert not checkpoints(folder)
+
+
+def test_on_other_terms_a_training_begins_anew(updates: list[int]) -> None:
+    folder = interrupted(digits(), "decay")
+    study(digits(), "cut", plan={**PLAN, "delta": 0.02}, resume=True, accept_changes=True)
+    assert len(updates) == recorded_updates(folder) + 12
+
+
+def lose(journal: Path) -> None:
+    journal.unlink()
+
+
+def flip_a_bit(journal: Path) -> None:
+    lines = journal.read_bytes().splitlines(keepends=True)
+    at = next(k for k, line in enumerate(lines) if b"train/loss" in line)
+    lines[at] = lines[at].replace(b"1", b"0", 1)
+    journal.write_bytes(b"".join(lines))
+
+
+def leave_half_a_line(journal: Path) -> None:
+    """As a kill does; what stands there came after the checkpoint."""
+    with journal.open("ab") as file:
+        file.write(b"half a li")
+
+
+@pytest.mark.parametrize(("spoil", "repeated"), [(lose, 12), (flip_a_bit, 12), (leave_half_a_line, 0)])
+@pytest.mark.filterwarnings("ignore:.*the rest is used")
+def test_a_training_whose_points_are_lost_begins_anew(
+    spoil: Callable[[Path], None], repeated: int, whole: StudyResult, updates: list[int]
+) -> None:
+    folder = interrupted(digits(), "decay")
+    (cut,) = [run for run in runs(folder) if run.end and run.end.status == "KILLED" and run.start.stage]
+    spoil(cut.path)
+    result = study(digits(), "cut", resume=True)
+    assert trainings(result) == trainings(whole)
+    assert len(updates) == recorded_updates(folder) + repeated
+
+
+def test_a_damaged_checkpoint_is_said_and_the_training_begins_anew(whole: StudyResult) -> None:
+    folder = interrupted(digits(), "decay")
+    (checkpoint,) = checkpoints(folder)
+    checkpoint.write_bytes(checkpoint.read_bytes()[:-1])
+    with pytest.warns(UserWarning, match="damaged and passed over"):
+        result = study(digits(), "cut", resume=True)
+    assert result.answer == whole.answer
+
+
+def test_a_checkpoint_that_cannot_be_written_stops_the_study_and_is_named(
+    whole: StudyResult, home: Path
+) -> None:
+    folder = interrupted(digits(), "coarse")
+    (checkpoint,) = checkpoints(folder)
+    moved = checkpoint.replace(folder.path / checkpoint.name)
+    folder.checkpoints.rmdir()
+    folder.checkpoints.write_text("in the way")
+    with pytest.raises(RecordError, match=r"the checkpoint of step 1 cannot be written in .*checkpoints"):
+        study(digits(), "cut", resume=True, checkpoint_every=EACH_STEP)
+    folder.checkpoints.unlink()
+    moved.unlink()
+    result = study(digits(), "cut", resume=True)
+    assert result.answer == whole.answer
+    assert {run.end.status for run in runs(folder) if run.end} == {"FINISHED"}
+
+
+class Passes:
+    """A loader of the user's, of which nobody knows whether its passes come out the same again."""
+
+    def __init__(self, loader: Iterable[Any]) -> None:
+        self._loader = loader
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._loader)
+
+    def __len__(self) -> int:
+        return 45
+
+
+def test_the_record_says_where_checkpoints_are_made_between_passes_only() -> None:
+    task = digits()
+    folder = interrupted(replace(task, train_loader=Passes(task.train_loader)), "coarse")
+    said = [run.params.get("checkpoints") for run in runs(folder) if run.start.kind == "trial"]
+    assert said == ["where the training loader starts again, and nowhere else"] * 2
+    assert not checkpoints(folder)
+
+
+def test_a_time_between_checkpoints_that_is_none_is_refused_before_anything_begins(home: Path) -> None:
+    with pytest.raises(InputError, match=r"checkpoint_every=0.*above 0"):
+        study(digits(), "cut", checkpoint_every=0)
+    assert not home.exists()
 
 
 # --- resumed on other terms -------------------------------------------------------------------------------

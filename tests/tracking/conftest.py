@@ -10,7 +10,8 @@ import pytest
 
 from lrsearch.tracking.folder import StudyFolder, create_folder
 from lrsearch.tracking.sync import Destination
-from tests.tracking.server import serving
+from tests.tracking.postgres import PostgresStore, serving_postgres
+from tests.tracking.server import serving, serving_store
 from tests.tracking.store import Store
 
 
@@ -32,6 +33,16 @@ def server(migrated: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     database = Path(shutil.copy(migrated, tmp_path_factory.mktemp("server") / "mlflow.db"))
     with serving(database) as port:
         yield port, Store(database)
+
+
+@pytest.fixture(scope="session")
+def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, PostgresStore]]:
+    """The same on PostgreSQL."""
+    with (
+        serving_postgres() as store,
+        serving_store(store.uri, tmp_path_factory.mktemp("postgres-server")) as port,
+    ):
+        yield port, store
 
 
 def _end_mirrors(place: Path) -> None:

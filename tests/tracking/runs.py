@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from lrsearch.tracking.folder import StudyFolder
@@ -68,6 +69,15 @@ def trouble(mirror: Mirror) -> str:
             return state.error
         time.sleep(0.02)
     raise TimeoutError("the mirror said nothing")
+
+
+def wait_until(condition: Callable[[], object], timeout: float = 60.0) -> None:
+    """Until it is so; TimeoutError where that does not come."""
+    deadline = time.monotonic() + timeout
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError("it did not come")
+        time.sleep(0.02)
 
 
 def in_python(code: str, cwd: Path, **environment: str) -> str:

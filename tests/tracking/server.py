@@ -20,14 +20,22 @@ QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "PYTHONPATH": str(CHECKOUT)}
 
 @contextmanager
 def serving(database: Path) -> Iterator[int]:
-    """Serve a store from the folder it lies in; gives the port."""
-    with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as free:
-        port = int(free.getsockname()[1])
+    """Serve a SQLite store from the folder it lies in; gives the port."""
+    with serving_store(f"sqlite:///{database}", database.parent) as port:
+        yield port
+
+
+@contextmanager
+def serving_store(uri: str, folder: Path, port: int | None = None) -> Iterator[int]:
+    """Serve the store of this URI, with its artifacts in a folder; gives the port. It ends by SIGKILL."""
+    if port is None:
+        with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as free:
+            port = int(free.getsockname()[1])
     options = ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    store = ["--backend-store-uri", f"sqlite:///{database}", "--artifacts-destination", "artifacts"]
+    store = ["--backend-store-uri", uri, "--artifacts-destination", "artifacts"]
     process = subprocess.Popen(
         [sys.executable, "-m", "mlflow", "server", *store, *options],
-        cwd=database.parent,
+        cwd=folder,
         env=os.environ | QUIET | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

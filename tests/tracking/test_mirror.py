@@ -14,7 +14,7 @@ from lrsearch.tracking.folder import StudyFolder, create_folder
 from lrsearch.tracking.journal import RunJournal, read_run
 from lrsearch.tracking.records import RunStart, Tags, to_line
 from lrsearch.tracking.sync import Destination, start_mirror, sync
-from tests.tracking.runs import CHECKOUT, finished, metrics_at, record, trial
+from tests.tracking.runs import CHECKOUT, finished, metrics_at, record, trial, wait_until
 from tests.tracking.store import Store
 
 TIMEOUT = 60.0
@@ -131,20 +131,58 @@ time.sleep(60)
     assert [step for step, _, _ in store.points(key, "lr")] == list(range(1, 201))
 
 
-def test_a_mirror_that_was_killed_is_replaced_by_sync(
+def test_a_mirror_that_is_killed_starts_again_while_the_run_goes_on(
     folder: StudyFolder, destination: Destination, store: Store
 ) -> None:
     journal = record(folder, 500)
     mirror = start_mirror(folder, destination)
     assert mirror.run_id(journal.key, TIMEOUT)
-    os.kill(mirror.pid, signal.SIGKILL)
-    for step in range(501, 1001):
-        journal.point(step, metrics_at(step))
+    pids = [mirror.pid]
+    for last in (1000, 1500):  # the first is killed at work, the second as it begins
+        os.kill(mirror.pid, signal.SIGKILL)
+        for step in range(last - 499, last + 1):
+            journal.point(step, metrics_at(step))
+        wait_until(lambda: mirror.pid != pids[-1])
+        pids.append(mirror.pid)
     journal.end("FINISHED")
     journal.close()
-    assert not mirror.wait(0.2)
+    assert mirror.wait(TIMEOUT)
+    assert [step for step, _, _ in store.points(journal.key, "lr")] == list(range(1, 1501))
+    assert store.status(journal.key) == "FINISHED"
+
+
+def test_a_mirror_that_is_killed_after_the_run_is_replaced_by_sync(
+    folder: StudyFolder, destination: Destination, store: Store
+) -> None:
+    journal = finished(folder, 500)
+    mirror = start_mirror(folder, destination)
+    wait_until(folder.mirror_state.exists)
+    os.kill(mirror.pid, signal.SIGKILL)
+    assert not mirror.wait(TIMEOUT)
     assert sync(folder, timeout=TIMEOUT)
-    assert [step for step, _, _ in store.points(journal.key, "lr")] == list(range(1, 1001))
+    assert [step for step, _, _ in store.points(journal.key, "lr")] == list(range(1, 501))
+
+
+def test_a_mirror_that_is_told_to_end_does_not_start_again(
+    folder: StudyFolder, destination: Destination
+) -> None:
+    with RunJournal.create(folder, trial()):
+        mirror = start_mirror(folder, destination)
+        os.kill(mirror.pid, signal.SIGTERM)
+        assert not mirror.wait(TIMEOUT)
+
+
+def test_a_mirror_that_is_killed_as_it_makes_the_store_leaves_no_half_of_one(
+    folder: StudyFolder, tmp_path: Path
+) -> None:
+    fresh = Store(tmp_path / "mlflow.db")
+    journal = finished(folder, 40)
+    mirror = start_mirror(folder, Destination(fresh.uri, "lrsearch/test"))
+    wait_until(lambda: sum(path.stat().st_size for path in tmp_path.glob("mlflow.db*")) > 200_000)
+    os.kill(mirror.pid, signal.SIGKILL)
+    assert not fresh.database.exists()
+    assert sync(folder, timeout=TIMEOUT)
+    assert len(fresh.points(journal.key, "lr")) == 40
 
 
 def test_sync_fills_another_store_and_an_emptied_one(

@@ -14,20 +14,21 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from lrsearch.errors import InputError
-from lrsearch.training.data import count_rows, describe, describe_data, endless, split_batch, to_device
+from lrsearch.training.batches import Batches
+from lrsearch.training.data import count_rows, describe, describe_data, split_batch, to_device
 
 Pair = namedtuple("Pair", ["inputs", "targets"])
 
 
 def test_the_loader_starts_again_at_its_end() -> None:
-    assert list(islice(endless([1, 2, 3], needed=8), 8)) == [1, 2, 3, 1, 2, 3, 1, 2]
+    assert list(islice(Batches([1, 2, 3], needed=8), 8)) == [1, 2, 3, 1, 2, 3, 1, 2]
 
 
 def test_each_pass_is_shuffled_anew() -> None:
     loader = DataLoader(TensorDataset(torch.arange(32)), batch_size=32, shuffle=True)
     torch.manual_seed(0)
     twice = DataLoader(TensorDataset(torch.arange(32)), batch_size=16, shuffle=True)
-    drawn = [batch[0].tolist() for batch in islice(endless(twice, needed=4), 4)]
+    drawn = [batch[0].tolist() for batch in islice(Batches(twice, needed=4), 4)]
     assert sorted(drawn[0] + drawn[1]) == sorted(drawn[2] + drawn[3]) == list(range(32))
     assert drawn[0] + drawn[1] != drawn[2] + drawn[3]
     assert len(loader) == 1
@@ -38,11 +39,11 @@ def test_each_pass_is_shuffled_anew() -> None:
 )
 def test_fewer_than_two_batches_are_an_error_before_the_first_is_used(batches: Any, said: str) -> None:
     with pytest.raises(InputError, match=said):
-        next(endless(batches, needed=10))
+        next(Batches(batches, needed=10))
 
 
 def test_a_generator_that_ends_too_early_says_how_many_there_were() -> None:
-    drawn = endless((k for k in range(5)), needed=10)
+    drawn = Batches((k for k in range(5)), needed=10)
     assert list(islice(drawn, 5)) == list(range(5))
     with pytest.raises(InputError, match="after 5 batches of the 10"):
         next(drawn)

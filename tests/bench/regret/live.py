@@ -1,0 +1,128 @@
+"""Real studies of the five tasks: do they end where the replays do?
+
+Three studies a task and preset, with seeds of their own; the answer is then trained on five further seeds,
+and judged by their mean against the oracle's best. `results/oracle/live.csv` keeps them; what is there is not
+run again.
+"""
+
+from __future__ import annotations
+
+import csv
+import multiprocessing
+import os
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, fields
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import lrsearch
+from lrsearch.core.results import TrialSpec
+from lrsearch.core.schedule_names import schedule_name
+from lrsearch.training.trial_run import run_trial
+from tests.bench.regret.oracle import FOLDER, Unheard
+from tests.bench.regret.replay import oracle
+from tests.bench.regret.score import Row
+from tests.bench.regret.tasks import CASES
+
+PRESETS = ("default", "quick")
+STUDIES = 3
+_FIRST_SEED = 100
+_JUDGING_SEEDS = range(9000, 9005)
+_PATIENCE_S = 60.0
+_PATH = FOLDER / "live.csv"
+
+
+def compute() -> None:
+    """Runs the studies that are missing."""
+    have = {(row.contestant, row.task, row.seed) for row in rows()}
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(os.cpu_count(), context, torch.set_num_threads, (1,)) as pool:
+        jobs = [
+            pool.submit(study, preset, task, _FIRST_SEED + k)
+            for preset in PRESETS
+            for task in CASES
+            for k in range(STUDIES)
+            if (preset, task, _FIRST_SEED + k) not in have
+        ]
+        for job in as_completed(jobs):
+            _append(job.result())
+            print(job.result(), flush=True)
+
+
+def study(preset: str, task: str, seed: int) -> Row:
+    """One study, and what its answer is worth."""
+    case = CASES[task]
+    with tempfile.TemporaryDirectory() as home:
+        os.environ["LRSEARCH_HOME"] = home
+        store = f"sqlite:///{home}/mlflow.db"
+        found = lrsearch.search(
+            case.task,
+            name="live",
+            plan=preset,
+            epochs=case.epochs,
+            seed=seed,
+            tracking_uri=store,
+            progress=False,
+        )
+        found.wait(_PATIENCE_S)
+    schedule = found.schedule.to_dict()
+    steps = found.terms.total_steps
+    known = oracle(task)
+    losses = []
+    for judge in _JUDGING_SEEDS:
+        spec = TrialSpec("judge", found.lr, schedule, judge, steps)
+        result = run_trial(case.task, spec, torch.device("cpu"), Unheard(), objective="val/loss")
+        losses.append(result.metrics["val/loss"].final if result.status == "complete" else case.trivial)
+    loss = float(np.mean(losses))
+    interval = found.interval
+    name = schedule_name(schedule).removeprefix("warmup+")
+    best = known.best_lr(name)
+    return Row(
+        contestant=preset,
+        task=task,
+        seed=seed,
+        lr=found.lr,
+        schedule=schedule_name(schedule),
+        loss=loss,
+        regret=(loss - known.best) / (known.trivial - known.best),
+        cost_run_equivalents=found.cost,
+        how="live",
+        covered=(interval.low_open or interval.low <= best) and (interval.high_open or best <= interval.high),
+    )
+
+
+def rows() -> list[Row]:
+    """The studies on record."""
+    if not _PATH.is_file():
+        return []
+    with _PATH.open(newline="", encoding="utf-8") as file:
+        return list(_read(csv.DictReader(file)))
+
+
+def _read(lines: csv.DictReader[str]) -> Iterator[Row]:
+    for line in lines:
+        yield Row(
+            contestant=line["contestant"],
+            task=line["task"],
+            seed=int(line["seed"]),
+            lr=float(line["lr"]),
+            schedule=line["schedule"],
+            loss=float(line["loss"]),
+            regret=float(line["regret"]),
+            cost_run_equivalents=float(line["cost_run_equivalents"]),
+            how="live",
+            covered=line["covered"] == "True",
+        )
+
+
+def _append(row: Row) -> None:
+    is_new = not _PATH.is_file()
+    with Path(_PATH).open("a", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, [field.name for field in fields(Row)])
+        if is_new:
+            writer.writeheader()
+        writer.writerow(asdict(row))

@@ -1,0 +1,250 @@
+"""The oracle: every lr of a grid under every schedule with five seeds, trained once and kept as tables.
+
+`python -m tests.bench regret --oracle` trains what the tables in `results/oracle/` lack, on all cores, a
+torch thread each; it can be stopped and started again. Beside the grid it keeps range tests of many seeds, as
+the presets sweep, for the replay draws its brackets from them.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import itertools
+import json
+import multiprocessing
+import os
+import time
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, fields
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lrsearch.core.results import TrialSpec
+from lrsearch.core.study_plan import load_plan
+from lrsearch.core.suggest import suggest
+from lrsearch.search.setting import Setting, prepare
+from lrsearch.search.terms import Terms
+from lrsearch.training.range_test import Observers, sweep
+from lrsearch.training.trial_run import run_trial
+from tests.bench.regret.tasks import CASES, Case
+
+FOLDER = Path(__file__).parent.parent / "results" / "oracle"
+SCHEDULES = ("constant", "linear", "cosine", "wsd", "step", "one_cycle")
+"""The families of the default plan; the issue asks for the first four."""
+SEEDS = tuple(range(5))
+STEPS_A_DECADE, DECADES = 3, 6
+SWEEPS = 24
+"""Range tests by preset: the replay draws from so many seeds."""
+SWEPT_PRESETS = ("default", "quick")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training of the grid: its final validation loss, and those before: at the start, after each epoch.
+
+    `loss` is None where it diverged; `steps` are the updates that it took.
+    """
+
+    lr: float
+    schedule: str
+    seed: int
+    diverged: bool
+    steps: int
+    loss: float | None
+    by_epoch: tuple[float, ...]
+
+    @property
+    def key(self) -> tuple[float, str, int]:
+        return self.lr, self.schedule, self.seed
+
+
+def grid(case: Case) -> list[float]:
+    """The lrs of a task's oracle: a factor 10^(1/3) apart over six decades."""
+    return [
+        float(f"{case.lowest * 10 ** (k / STEPS_A_DECADE):.4g}") for k in range(DECADES * STEPS_A_DECADE + 1)
+    ]
+
+
+def compute() -> None:
+    """Trains what is missing of every table, and writes what they were made with."""
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(os.cpu_count(), context, _one_thread) as pool:
+        for case in CASES.values():
+            begin = time.monotonic()
+            have = {cell.key for cell in read_cells(case.name)}
+            asked = [key for key in itertools.product(grid(case), SCHEDULES, SEEDS) if key not in have]
+            jobs = [pool.submit(train_cell, case.name, *key) for key in asked]
+            for done, job in enumerate(as_completed(jobs), start=1):
+                _append(case.name, job.result())
+                if done % 50 == 0:
+                    print(f"{case.name}: {done} of {len(asked)} trainings", flush=True)
+            swept = _sweeps_path(case.name)
+            if not swept.is_file():
+                found = {
+                    preset: list(pool.map(_sweep, *zip(*_sweep_jobs(case, preset), strict=True)))
+                    for preset in SWEPT_PRESETS
+                }
+                swept.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+            if asked:
+                _note(case, len(asked), (time.monotonic() - begin) / 60)
+
+
+def setting_of(case: Case, preset: str = "default", **changes: Any) -> Setting:
+    """A study of a task before it begins."""
+    return prepare(case.task, load_plan(preset).with_changes(epochs=case.epochs, **changes))
+
+
+@cache
+def _terms(name: str) -> Terms:
+    return setting_of(CASES[name]).terms
+
+
+def train_cell(name: str, lr: float, schedule: str, seed: int) -> Cell:
+    """One full training."""
+    case = CASES[name]
+    terms = _terms(name)
+    (whole,) = (family for family in terms.plan.decay.families if family["name"] == schedule)
+    spec = TrialSpec("oracle", lr, whole, seed, terms.total_steps)
+    heard = _Validations()
+    result = run_trial(case.task, spec, torch.device("cpu"), heard, objective="val/loss")
+    complete = result.status == "complete"
+    return Cell(
+        lr=lr,
+        schedule=schedule,
+        seed=seed,
+        diverged=not complete,
+        steps=result.steps_done,
+        loss=float(f"{result.metrics['val/loss'].final:.7g}") if complete else None,
+        by_epoch=tuple(float(f"{loss:.5g}") for step, loss in heard.losses if step < spec.steps),
+    )
+
+
+def read_cells(name: str) -> list[Cell]:
+    """The table of a task as far as it goes."""
+    path = cells_path(name)
+    if not path.is_file():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return [_cell(row) for row in csv.DictReader(file)]
+
+
+def read_sweeps(name: str) -> dict[str, list[dict[str, Any]]]:
+    """By preset the suggestions of single sweeps, as `Suggestion.to_dict` gives them, with their cost."""
+    found: dict[str, list[dict[str, Any]]] = json.loads(_sweeps_path(name).read_text(encoding="utf-8"))
+    return found
+
+
+def cells_path(name: str) -> Path:
+    """Where a task's table lies."""
+    return FOLDER / f"{name}.csv"
+
+
+def whole_tasks() -> list[str]:
+    """The tasks whose tables are whole: what is replayed."""
+    cells = len(SCHEDULES) * len(SEEDS) * (DECADES * STEPS_A_DECADE + 1)
+    return [name for name in CASES if len(read_cells(name)) == cells and _sweeps_path(name).is_file()]
+
+
+def fingerprint(name: str) -> str:
+    """Of a task's table: 16 hexadecimal digits."""
+    return hashlib.sha256(cells_path(name).read_bytes()).hexdigest()[:16]
+
+
+class Unheard:
+    """Keeps nothing of a training."""
+
+    def begin(self, facts: Mapping[str, Any]) -> None:
+        """What is trained."""
+
+    def record(self, step: int, metrics: Mapping[str, float]) -> None:
+        """What was measured."""
+
+
+class _Validations(Unheard):
+    """Keeps the validation losses of a training."""
+
+    def __init__(self) -> None:
+        self.losses: list[tuple[int, float]] = []
+
+    def record(self, step: int, metrics: Mapping[str, float]) -> None:
+        if "val/loss" in metrics:
+            self.losses.append((step, metrics["val/loss"]))
+
+
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def _sweep_jobs(case: Case, preset: str) -> Iterator[tuple[str, str, int]]:
+    return ((case.name, preset, seed) for seed in range(SWEEPS))
+
+
+def _sweep(name: str, preset: str, seed: int) -> dict[str, Any]:
+    setting = setting_of(CASES[name], preset)
+    plan = setting.sweep.model_copy(update={"repeats": 1, "seed": seed})
+    (curve,) = sweep(setting.subject, plan, setting.device, Observers(()))
+    return {
+        "seed": seed,
+        "cost": curve.steps / setting.terms.total_steps,
+        "repeats": setting.sweep.repeats,
+        "suggestion": suggest(curve).to_dict(),
+    }
+
+
+def _append(name: str, cell: Cell) -> None:
+    path = cells_path(name)
+    is_new = not path.is_file()
+    with path.open("a", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        if is_new:
+            writer.writerow([field.name for field in fields(Cell)])
+        losses = " ".join(map(repr, cell.by_epoch))
+        loss = "" if cell.loss is None else cell.loss
+        writer.writerow([cell.lr, cell.schedule, cell.seed, int(cell.diverged), cell.steps, loss, losses])
+
+
+def _cell(row: Mapping[str, str]) -> Cell:
+    return Cell(
+        lr=float(row["lr"]),
+        schedule=row["schedule"],
+        seed=int(row["seed"]),
+        diverged=row["diverged"] == "1",
+        steps=int(row["steps"]),
+        loss=float(row["loss"]) if row["loss"] else None,
+        by_epoch=tuple(map(float, row["by_epoch"].split())),
+    )
+
+
+def _note(case: Case, trainings: int, minutes: float) -> None:
+    """Sorts the finished table, and notes in `oracle.json` what it was made with."""
+    cells = sorted(read_cells(case.name), key=lambda cell: (cell.schedule, cell.lr, cell.seed))
+    cells_path(case.name).unlink()
+    for cell in cells:
+        _append(case.name, cell)
+    path = FOLDER / "oracle.json"
+    notes = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    terms = setting_of(case).terms
+    notes[case.name] = {
+        "trainings": len(cells),
+        "trained in this run": trainings,
+        "minutes of this run": round(minutes, 1),
+        "steps a training": terms.total_steps,
+        "epochs": case.epochs,
+        "trivial loss": case.trivial,
+        "seeds": list(SEEDS),
+        "facts": dict(terms.facts),
+        "data": {context: dict(facts) for context, facts in terms.data.items()},
+        "versions": {package: version(package) for package in ("lrsearch", "torch", "numpy")},
+        "table": fingerprint(case.name),
+    }
+    path.write_text(json.dumps(notes, indent=1, default=str) + "\n", encoding="utf-8")
+
+
+def _sweeps_path(name: str) -> Path:
+    return FOLDER / f"{name}-sweeps.json"
