@@ -35,7 +35,8 @@ from lrsearch.search.overview import status
 from lrsearch.search.report_data import gather
 from lrsearch.search.setting import with_whole_schedules
 from lrsearch.tracking.folder import StudyFolder, create_folder
-from lrsearch.tracking.journal import BLOCK, RunRecord, last_writer, read_run, read_start
+from lrsearch.tracking.journal import BLOCK
+from lrsearch.tracking.reading import RunRecord, last_writer, read_run, read_start
 from tests.search.tasks import digits, study
 from tests.tracking.runs import finished
 

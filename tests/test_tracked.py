@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 import lrsearch
 from lrsearch import RangeTest, Task
 from lrsearch.tracking.folder import StudyFolder
-from lrsearch.tracking.journal import read_run
+from lrsearch.tracking.reading import read_run
 from lrsearch.tracking.state import load_state
 from tests.conftest import CHECKOUT, Command
 from tests.tracking.store import Store

@@ -13,7 +13,7 @@ from lrsearch.core.schedule_names import schedule_name
 from lrsearch.core.study_plan import STAGES
 from lrsearch.errors import RecordError
 from lrsearch.tracking.folder import StudyFolder, home
-from lrsearch.tracking.journal import last_writer, read_start
+from lrsearch.tracking.reading import last_writer, read_start
 from lrsearch.tracking.state import load_state
 
 State = Literal["finished", "running", "stopped", "damaged"]

@@ -12,7 +12,7 @@ from lrsearch.core.suggest import Suggestion, suggest
 from lrsearch.errors import RecordError
 from lrsearch.search.record_state import RecordState
 from lrsearch.tracking.folder import StudyFolder
-from lrsearch.tracking.journal import read_start
+from lrsearch.tracking.reading import read_start
 from lrsearch.tracking.sync import Mirror
 
 if TYPE_CHECKING:

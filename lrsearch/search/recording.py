@@ -14,8 +14,9 @@ from lrsearch.core.plan import SweepPlan
 from lrsearch.core.suggest import Suggestion
 from lrsearch.tracking.destination import Destination
 from lrsearch.tracking.folder import StudyFolder, home, write_json, writing
-from lrsearch.tracking.journal import RunJournal, RunRecord
+from lrsearch.tracking.journal import RunJournal
 from lrsearch.tracking.provenance import collect
+from lrsearch.tracking.reading import RunRecord
 from lrsearch.tracking.records import DataInput, Kind, RunStart, as_params
 from lrsearch.tracking.sync import Mirror, start_mirror
 

@@ -23,8 +23,8 @@ from lrsearch.search.terms import Terms, load_terms
 from lrsearch.tracking import destination as destinations
 from lrsearch.tracking import records
 from lrsearch.tracking.folder import StudyFolder, home
-from lrsearch.tracking.journal import RunRecord, read_run
 from lrsearch.tracking.provenance import redact
+from lrsearch.tracking.reading import RunRecord, read_run
 from lrsearch.training.schedules import schedule_from_dict
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ from lrsearch.search.setting import prepare
 from lrsearch.search.study_result import StudyResult, load_study
 from lrsearch.search.task_source import load_task
 from lrsearch.tracking.folder import find_folder
-from lrsearch.tracking.journal import RunRecord, read_run, read_start
 from lrsearch.tracking.provenance import collect
+from lrsearch.tracking.reading import RunRecord, read_run, read_start
 from lrsearch.training.subjects import Fresh
 from lrsearch.training.trial_run import run_trial
 

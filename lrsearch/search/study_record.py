@@ -19,8 +19,9 @@ from lrsearch.search.description import describe_study, schedule_params
 from lrsearch.search.recording import STAGE, RangeTestRecord, data_inputs, read_range_test
 from lrsearch.tracking.destination import Destination
 from lrsearch.tracking.folder import StudyFolder, writing
-from lrsearch.tracking.journal import RunJournal, RunRecord, read_run, read_start
+from lrsearch.tracking.journal import RunJournal
 from lrsearch.tracking.provenance import collect
+from lrsearch.tracking.reading import RunRecord, read_run, read_start
 from lrsearch.tracking.records import Kind, Param, RunStart, as_params
 from lrsearch.tracking.sync import start_mirror
 

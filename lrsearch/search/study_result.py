@@ -18,7 +18,7 @@ from lrsearch.errors import RecordError
 from lrsearch.search.record_state import RecordState
 from lrsearch.search.terms import Terms, load_terms
 from lrsearch.tracking.folder import StudyFolder, find_folder, write_atomic, write_json, writing
-from lrsearch.tracking.journal import read_run, read_start
+from lrsearch.tracking.reading import read_run, read_start
 from lrsearch.tracking.sync import Mirror
 from lrsearch.training.schedules import Schedule, schedule_from_dict
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from lrsearch.errors import InputError
 from lrsearch.tracking.folder import StudyFolder
-from lrsearch.tracking.journal import Tail, last_writer
+from lrsearch.tracking.reading import Tail, last_writer
 from lrsearch.tracking.records import (
     ERROR_TAG,
     Artifact,

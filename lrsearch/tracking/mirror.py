@@ -23,8 +23,8 @@ from lrsearch.errors import LrsearchError, RecordError
 from lrsearch.tracking.destination import DESTINATION_VARIABLE, Destination, from_json, load
 from lrsearch.tracking.folder import StudyFolder
 from lrsearch.tracking.forward import Forwarder
-from lrsearch.tracking.journal import read_start
 from lrsearch.tracking.provenance import secrets_in
+from lrsearch.tracking.reading import read_start
 from lrsearch.tracking.records import RunStart
 from lrsearch.tracking.state import MirrorState, SentRun, load_state
 

@@ -393,9 +393,5 @@ def _deep_copy(value: object) -> object:
         return copy.deepcopy(value)
     except Exception as error:
         kind = type(value).__name__
-        raise InputError(
-            "optimizer",
-            kind,
-            f"such state cannot be copied ({error})",
-            "give the type a __deepcopy__",
-        ) from error
+        problem = f"such state cannot be copied ({error})"
+        raise InputError("optimizer", kind, problem, "give the type a __deepcopy__") from error

@@ -64,7 +64,7 @@ class TrialLog:
                     running.add(value)
         if self._objective_name in values:
             self.objective = values[self._objective_name]
-        if kept and self._is_recorded(step, kept):
+        if kept and (self._is_due(step) or any(name.startswith("val/") for name in kept)):
             kept.update(beside)
             self._record(step, kept)
         loss = values.get("train/loss")
@@ -72,6 +72,22 @@ class TrialLog:
             return None
         if self._initial_loss is None:
             self._initial_loss = kept.get("train/loss")
+        self.stopped = self._monitor(step, loss)
+        return self.stopped
+
+    def add_update(self, step: int, lr: float, loss: float) -> str | None:
+        """Takes the finite loss and the lr of one update, just as `add` would: this is done at every step."""
+        self.steps_done = step
+        running = self._metrics.get("train/loss")
+        if running is None:
+            self._initial_loss = loss
+            self._metrics["train/loss"] = _Running(loss)
+        else:
+            running.add(loss)
+        if self._objective_name == "train/loss":
+            self.objective = loss
+        if self._is_due(step):
+            self._record(step, {"train/loss": loss, "lr": lr})
         self.stopped = self._monitor(step, loss)
         return self.stopped
 
@@ -129,12 +145,9 @@ class TrialLog:
             return "failed", "no_objective", text
         return "complete", None, None
 
-    def _is_recorded(self, step: int, values: Mapping[str, float]) -> bool:
-        return (
-            step % self.spec.log_every == 0
-            or step == self.spec.steps
-            or any(name.startswith("val/") for name in values)
-        )
+    def _is_due(self, step: int) -> bool:
+        """Whether what the training measures at this step is recorded; validations always are."""
+        return step % self.spec.log_every == 0 or step == self.spec.steps
 
 
 class _Running:

@@ -170,9 +170,6 @@ def _train(
         facts["checkpoints"] = _AT_STARTS_ONLY
     observer.begin(facts)
 
-    def observe(step: int, lr: float, loss: float) -> str | None:
-        return log.add(step, {"train/loss": loss}, {"lr": lr})
-
     def validated(step: int) -> float | None:
         if task.val_loader is not None:
             values = validate(task, model, task.val_loader, device, part="val", seed=spec.seed)
@@ -185,7 +182,7 @@ def _train(
         training,
         schedule,
         spec.steps,
-        observe,
+        log.add_update,
         steps_per_epoch=epoch,
         at_epoch_end=validated,
         checkpoints=checkpoints,

@@ -24,7 +24,8 @@ from importlib.metadata import version
 from pathlib import Path
 
 from lrsearch.tracking.folder import StudyFolder, create_folder
-from lrsearch.tracking.journal import RunJournal, read_run
+from lrsearch.tracking.journal import RunJournal
+from lrsearch.tracking.reading import read_run
 from lrsearch.tracking.records import DataInput, RunStart
 from lrsearch.tracking.sync import Destination, start_mirror
 

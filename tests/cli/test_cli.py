@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from lrsearch.tracking.journal import read_run
+from lrsearch.tracking.reading import read_run
 from tests.conftest import Command
 
 TASKS = """

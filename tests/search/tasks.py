@@ -24,7 +24,7 @@ from lrsearch.core.results import TrialResult, TrialSpec
 from lrsearch.core.study_result import StageResult
 from lrsearch.examples.digits import task as whole_digits
 from lrsearch.tracking.folder import StudyFolder
-from lrsearch.tracking.journal import RunRecord, read_run
+from lrsearch.tracking.reading import RunRecord, read_run
 from lrsearch.tracking.state import load_state
 
 PLAN: dict[str, Any] = {

@@ -25,7 +25,8 @@ from lrsearch.report.html import page
 from lrsearch.search.report_data import clean, gather, write_page, write_report
 from lrsearch.search.study_result import FILES, write_files
 from lrsearch.tracking.folder import StudyFolder, find_folder
-from lrsearch.tracking.journal import RunJournal, read_run
+from lrsearch.tracking.journal import RunJournal
+from lrsearch.tracking.reading import read_run
 from lrsearch.tracking.records import RunStart
 from tests.search.tasks import NOWHERE, Ends, Known, digits, interrupt, study
 

@@ -19,7 +19,7 @@ from torch import nn
 import lrsearch
 from lrsearch import InputError, StudyResult, Trial
 from lrsearch.core.study_plan import STAGES
-from lrsearch.tracking.journal import RunRecord
+from lrsearch.tracking.reading import RunRecord
 from lrsearch.training.task import Task
 from lrsearch.training.trial_run import evaluate
 from tests.search.tasks import PLAN, Known, digits, rows, runs, study, trainings

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from lrsearch import InputError, StudyError, Task, Trial
 from lrsearch.tracking.folder import StudyFolder
-from lrsearch.tracking.journal import RunRecord
+from lrsearch.tracking.reading import RunRecord
 from tests.search.tasks import PLAN, SWEEP, Known, Raising, digits, runs, study, wait_for_mirror
 from tests.tracking.store import Store
 

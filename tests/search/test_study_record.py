@@ -32,7 +32,8 @@ from lrsearch.search.description import describe_study
 from lrsearch.search.recording import read_range_test
 from lrsearch.search.study_record import About, StudyRecord
 from lrsearch.tracking.folder import StudyFolder, create_folder
-from lrsearch.tracking.journal import RunJournal, RunRecord, read_run
+from lrsearch.tracking.journal import RunJournal
+from lrsearch.tracking.reading import RunRecord, read_run
 from lrsearch.tracking.state import load_state
 from lrsearch.tracking.sync import Destination
 from tests.tracking.runs import CHECKOUT

@@ -11,7 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from lrsearch.tracking.folder import StudyFolder
-from lrsearch.tracking.journal import RunJournal, read_run
+from lrsearch.tracking.journal import RunJournal
+from lrsearch.tracking.reading import read_run
 from lrsearch.tracking.records import DataInput, Param, RunStart
 from lrsearch.tracking.sync import Mirror
 

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 from lrsearch.errors import InputError, RecordError
 from lrsearch.tracking.folder import StudyFolder, create_folder
-from lrsearch.tracking.journal import BLOCK, RunJournal, Tail, read_run
+from lrsearch.tracking.journal import BLOCK, RunJournal
+from lrsearch.tracking.reading import Tail, read_run
 from lrsearch.tracking.records import End, Points, Resumed, RunStart, Summary, Writer, from_line, to_line
 from tests.tracking.runs import finished, journal_speed, metrics_at, record, trial
 

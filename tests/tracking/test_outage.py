@@ -17,7 +17,7 @@ from lrsearch.core.results import TrialResult, TrialSpec
 from lrsearch.core.study_plan import Objective
 from lrsearch.search.study_record import About, StudyRecord
 from lrsearch.tracking.folder import StudyFolder
-from lrsearch.tracking.journal import read_run
+from lrsearch.tracking.reading import read_run
 from lrsearch.tracking.sync import Destination, Mirror, start_mirror, sync
 from tests.tracking.postgres import PostgresStore
 from tests.tracking.proxy import Mode, Proxy
