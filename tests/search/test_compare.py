@@ -150,7 +150,7 @@ def test_the_same_study_by_its_path_is_the_same_study(here: Path) -> None:
 
 
 def test_a_range_test_is_no_study(here: Path) -> None:
-    with pytest.raises(RecordError, match="sweep: no study there"):
+    with pytest.raises(RecordError, match="sweep is a range test, no study"):
         compare("a", "sweep")
 
 

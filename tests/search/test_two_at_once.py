@@ -139,9 +139,9 @@ from lrsearch.tracking.folder import StudyFolder
 from lrsearch.tracking.lock import hold
 
 with hold(StudyFolder(Path(sys.argv[1]))):
-    if sys.argv[2] == "forks" and os.fork() == 0:
-        time.sleep(60)  # as a loader's worker does that outlives its master
-    print("held", flush=True)
+    if sys.argv[2] == "forks" and os.fork() != 0:
+        time.sleep(60)
+    print("held", flush=True)  # in the fork, which lives on as a loader's worker does that outlives its master
     time.sleep(60)
 """
 
