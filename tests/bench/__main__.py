@@ -6,6 +6,8 @@ import argparse
 from importlib import import_module
 
 BENCHMARKS = {
+    "regret": "is the answer right, and what does it cost: against other ways to choose (README.md here)",
+    "faults": "what is lost where a study is killed again and again",
     "overhead": "what a range test costs beside a bare loop, and beside other packages",
     "study": "what a study costs beside its trainings",
     "storage": "how fast a journal is written and read, and a study sent to MLflow",

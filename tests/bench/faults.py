@@ -276,7 +276,11 @@ def _work(place: Path, uri: str, updates: Path, resumes: bool) -> None:
     os.dup2(errors, 2)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     file = updates.open("ab", buffering=0)
-    register_optimizer_step_post_hook(lambda *_: file.write(b".") and None)
+
+    def note(*_: object) -> None:
+        file.write(b".")
+
+    register_optimizer_step_post_hook(note)
     code = 1
     try:
         study(

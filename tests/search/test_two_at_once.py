@@ -141,7 +141,7 @@ from lrsearch.tracking.lock import hold
 with hold(StudyFolder(Path(sys.argv[1]))):
     if sys.argv[2] == "forks" and os.fork() != 0:
         time.sleep(60)
-    print("held", flush=True)  # in the fork, which lives on as a loader's worker does that outlives its master
+    print("held", flush=True)  # the fork lives on, as a loader's worker may
     time.sleep(60)
 """
 

@@ -27,7 +27,7 @@ from lrsearch.training.state import seed_everything, single_threaded
 from lrsearch.training.task import Task
 from lrsearch.training.validation import validate
 from tests.bench.peers import quiet
-from tests.bench.regret.oracle import FOLDER, SEEDS, setting_of
+from tests.bench.regret.oracle import FOLDER, SEEDS, setting_of, whole_tasks
 from tests.bench.regret.peers import CLIP
 from tests.bench.regret.replay import oracle
 from tests.bench.regret.score import Row
@@ -185,7 +185,7 @@ def _renew_statistics(model: nn.Module, task: Task) -> None:
 
 def _rows() -> Iterator[Row]:
     trained = read()
-    for rival, case in itertools.product(RIVALS, CASES.values()):
+    for rival, case in itertools.product(RIVALS, map(CASES.__getitem__, whole_tasks())):
         group = [row for row in trained if (row.rival, row.task) == (rival, case.name)]
         if not group:
             continue
