@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -16,7 +15,7 @@ import pytest
 import torch
 
 from lrsearch.cli import main
-from tests.tracking.store import Store
+from tests.tracking.store import Store, empty_store
 
 CHECKOUT = Path(__file__).parents[1]
 
@@ -67,14 +66,8 @@ def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
 
 @pytest.fixture(scope="session")
 def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A SQLite store with its tables and nothing in them: making one takes seconds, copying it nothing."""
-    database = tmp_path_factory.mktemp("store") / "mlflow.db"
-    code = f"from mlflow import MlflowClient; MlflowClient('sqlite:///{database}').search_experiments()"
-    environment = os.environ | {"PYTHONPATH": str(CHECKOUT)}
-    subprocess.run(
-        [sys.executable, "-c", code], check=True, env=environment, capture_output=True, cwd=database.parent
-    )
-    return database
+    """A SQLite store to copy."""
+    return empty_store(tmp_path_factory.mktemp("store") / "mlflow.db")
 
 
 @pytest.fixture

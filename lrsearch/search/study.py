@@ -95,10 +95,11 @@ def search(
         return load_study(folder)
     with ExitStack() as stack:
         stack.enter_context(hold(folder))
-        changed = folder.plan.is_file() and bool(terms.differences(load_terms(folder)))
-        terms = replace(terms, accepted={**terms.accepted, **changes})
-        setting = replace(setting, terms=terms)
-        terms.save(folder)
+        changed = bool(terms.differences(load_terms(folder)))
+        if resume:
+            terms = replace(terms, accepted={**terms.accepted, **changes})
+            setting = replace(setting, terms=terms)
+            terms.save(folder)
         open_record = StudyRecord.resume if folder.journals() else StudyRecord.create
         record = stack.enter_context(
             open_record(
@@ -298,7 +299,7 @@ def _folder(
 ) -> tuple[StudyFolder, Mapping[str, Any]]:
     """A new folder, or that of the study to resume, with the changes of its terms that are accepted."""
     if not resuming:
-        return create_folder(name), {}
+        return create_folder(name, begin=terms.save), {}
     folder = find_folder(name)
     before = load_terms(folder)
     if not accept_changes:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import errno
 import json
 import os
 import secrets
+import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,22 +116,25 @@ def home() -> Path:
     return Path(os.environ.get("LRSEARCH_HOME") or "lrsearch-runs").absolute()
 
 
-def create_folder(name: str, out: str | os.PathLike[str] | None = None) -> StudyFolder:
+def create_folder(
+    name: str,
+    out: str | os.PathLike[str] | None = None,
+    begin: Callable[[StudyFolder], None] | None = None,
+) -> StudyFolder:
     """Make the folder of a new study, `home()/name`, or `out` itself where it is given.
 
-    Raises InputError for a name that is no file name, for a folder that is already in use, and for a
-    place that cannot be written.
+    What `begin` writes into it is there as soon as the folder is: a process that is killed in between leaves
+    no study that can neither be begun nor go on. Raises InputError for a name that is no file name, for a
+    folder that is already in use, and for a place that cannot be written.
     """
     if out is None:
         check_name(name)
         path, argument, mend = home() / name, "name", _TAKEN
     else:
         path, argument, mend = Path(out).absolute(), "out", "take an empty or new folder"
-    folder = StudyFolder(path)
     try:
         path.parent.mkdir(mode=_PRIVATE, parents=True, exist_ok=True)
-        path.mkdir(mode=_PRIVATE, exist_ok=True)
-        free = not any(path.iterdir()) and _claim(folder.journal)
+        free = _make(path, begin) if out is None else _claim(path)
     except (OSError, ValueError) as error:  # a ValueError for NUL
         raise InputError(
             argument,
@@ -139,13 +144,34 @@ def create_folder(name: str, out: str | os.PathLike[str] | None = None) -> Study
         ) from error
     if not free:
         raise InputError(argument, str(out or name), f"the folder {path} is already in use", mend)
-    return folder
+    return StudyFolder(path)
 
 
-def _claim(directory: Path) -> bool:
-    """Make a directory; False where another process was faster."""
+def _make(path: Path, begin: Callable[[StudyFolder], None] | None) -> bool:
+    """Make a folder at once with what is in it; False where it is in use, or another process was faster."""
+    new = StudyFolder(path.with_name(f".{path.name}.{secrets.token_hex(4)}.new"))
+    new.path.mkdir(mode=_PRIVATE)
     try:
-        directory.mkdir(mode=_PRIVATE)
+        new.journal.mkdir(mode=_PRIVATE)
+        if begin is not None:
+            begin(new)
+        new.path.rename(path)  # takes the place of an empty folder, and of no other
+    except OSError as error:
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+            return False
+        raise
+    finally:
+        shutil.rmtree(new.path, ignore_errors=True)
+    return True
+
+
+def _claim(path: Path) -> bool:
+    """Take a folder that somebody may have made; False where it is in use, or another process was faster."""
+    path.mkdir(mode=_PRIVATE, exist_ok=True)
+    if any(path.iterdir()):
+        return False
+    try:
+        StudyFolder(path).journal.mkdir(mode=_PRIVATE)
     except FileExistsError:
         return False
     return True

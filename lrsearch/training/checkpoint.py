@@ -97,12 +97,13 @@ class Checkpoints:
             if not self._read_back:
                 torch.load(path, map_location="cpu", weights_only=True)
                 self._read_back = True
+        except NotImplementedError as error:  # a RuntimeError, too: of a tensor that torch cannot write
+            self._refuse(error)
+        except (OSError, RuntimeError) as error:  # torch's writer raises a RuntimeError on a full disk
+            raise RecordError(
+                f"the checkpoint of step {step} cannot be written in {self._folder}: {first_line(error)}"
+            ) from error
         except Exception as error:
-            # torch's writer raises a RuntimeError on a full disk, and others of what it cannot take.
-            if isinstance(error, OSError | RuntimeError) and not isinstance(error, NotImplementedError):
-                raise RecordError(
-                    f"the checkpoint of step {step} cannot be written in {self._folder}: {first_line(error)}"
-                ) from error
             self._refuse(error)
         self._due_at = time.monotonic() + self._every
 

@@ -19,7 +19,6 @@ import platform
 import random
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -34,8 +33,8 @@ from lrsearch.search.study_result import StudyResult, load_study
 from lrsearch.tracking.folder import StudyFolder
 from lrsearch.tracking.reading import RunRecord
 from tests.bench.overhead import RESULTS
-from tests.search.tasks import digits, runs, study, trainings, wait_for_mirror
-from tests.tracking.store import Store
+from tests.search.tasks import Observer, digits, points_of, runs, study, trainings, wait_for_mirror
+from tests.tracking.store import Store, empty_store
 
 KILLS, CLEAN_STOPS = 100, 20
 CHECKPOINT_S = 0.2
@@ -115,7 +114,7 @@ def measure(kills: int, clean_stops: int, seed: int = 0) -> list[Outcome]:
     # A mirror may still be at its last file when its study is settled.
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         place = Path(folder)
-        empty = _empty_store(place / "empty.db")
+        empty = empty_store(place / "empty.db")
         whole = _Study(place / "whole", empty)
         started = time.monotonic()
         whole.work(None)
@@ -167,7 +166,7 @@ def _compare(one: _Study, whole: _Study, outcome: Outcome) -> None:
     outcome.wrong_trials += sum(a != b for a, b in pairs)
     outcome.wrong_trials += max(0, len(trainings(found)) - len(trainings(expected)))
     outcome.wrong_answers += found.answer != expected.answer
-    points, right = one.points, whole.points
+    points, right = points_of(one.runs), points_of(whole.runs)
     outcome.wrong_runs += len(points.keys() ^ right.keys())
     outcome.wrong_points += sum(points[name] != right[name] for name in points.keys() & right.keys())
     shown = [row[0] for row in one.store.rows("SELECT name FROM runs WHERE lifecycle_stage = 'active'")]
@@ -213,18 +212,8 @@ class _Study:
         return runs(self.folder)
 
     @property
-    def points(self) -> dict[str, dict[str, list[tuple[int, float]]]]:
-        """Every point by the run's name and the metric."""
-        return {
-            "study" if run.start.kind == "study" else run.start.name: {
-                name: list(zip(*run.metric(name), strict=True)) for name in run.metric_names()
-            }
-            for run in self.runs
-        }
-
-    @property
     def taken(self) -> int:
-        """Updates that were taken, in every process."""
+        """Updates that trials took, in every process."""
         return self._updates.stat().st_size
 
     @property
@@ -235,9 +224,10 @@ class _Study:
         ended = 0
         for path in self.folder.journals():
             run = _readable(path)
-            if run is not None and run.start.kind != "study":
-                done = run.result is not None and run.end is not None
-                ended += max(run.metric("train/loss")[0], default=0) if done else 0
+            if run is None or run.start.kind != "trial":
+                continue
+            if run.result is not None and run.end is not None:
+                ended += max(run.metric("train/loss")[0], default=0)
         newest: dict[str, int] = {}
         for path in self.folder.checkpoints.glob("*.ckpt"):
             key, step, _ = path.stem.split("-")
@@ -266,6 +256,15 @@ class _Study:
         wait_for_mirror(self.folder)
 
 
+class _Stage(Observer):
+    """Knows which stage a study is in."""
+
+    now = ""
+
+    def stage_begins(self, stage: str) -> None:
+        self.now = stage
+
+
 def _work(place: Path, uri: str, updates: Path, resumes: bool) -> None:
     """What the study's process does; it never returns."""
     from torch.optim.optimizer import register_optimizer_step_post_hook
@@ -274,11 +273,15 @@ def _work(place: Path, uri: str, updates: Path, resumes: bool) -> None:
     os.environ["LRSEARCH_HOME"] = str(place)
     errors = os.open(place / "stderr", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(errors, 2)
+    sys.stderr = os.fdopen(2, "w", buffering=1, encoding="utf-8", closefd=False)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     file = updates.open("ab", buffering=0)
 
+    stage = _Stage()
+
     def note(*_: object) -> None:
-        file.write(b".")
+        if stage.now != "range-test":
+            file.write(b".")
 
     register_optimizer_step_post_hook(note)
     code = 1
@@ -289,7 +292,7 @@ def _work(place: Path, uri: str, updates: Path, resumes: bool) -> None:
             plan=_PLAN,
             epochs=2,
             tracking_uri=uri,
-            progress=False,
+            progress=stage,
             resume=resumes,
             checkpoint_every=CHECKPOINT_S,
         )
@@ -312,10 +315,3 @@ def _readable(path: Path) -> RunRecord | None:
         return read_run(path)
     except RecordError:
         return None
-
-
-def _empty_store(path: Path) -> Path:
-    """A SQLite store with its tables: making one takes seconds, copying it nothing."""
-    code = f"from mlflow import MlflowClient; MlflowClient('sqlite:///{path}').search_experiments()"
-    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, cwd=path.parent)
-    return path

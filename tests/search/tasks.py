@@ -252,6 +252,16 @@ def runs(folder: StudyFolder) -> list[RunRecord]:
     return [read_run(path) for path in folder.journals()]
 
 
+def points_of(recorded: list[RunRecord]) -> dict[str, dict[str, list[tuple[int, float]]]]:
+    """Every point of every run, by the run's name and the metric."""
+    return {
+        "study" if run.start.kind == "study" else run.start.name: {
+            name: sorted(zip(*run.metric(name), strict=True)) for name in run.metric_names()
+        }
+        for run in recorded
+    }
+
+
 def wait_for_mirror(folder: StudyFolder) -> None:
     """Until a mirror, whichever it is, has sent everything."""
     deadline = time.monotonic() + 120

@@ -39,6 +39,7 @@ from tests.search.tasks import (
     Untracked,
     digits,
     interrupt,
+    points_of,
     rows,
     runs,
     study,
@@ -157,13 +158,7 @@ class Run:
 
     @property
     def points(self) -> dict[str, dict[str, list[tuple[int, float]]]]:
-        """Every point of every run, by the run's name and the metric."""
-        return {
-            "study" if run.start.kind == "study" else run.start.name: {
-                name: sorted(zip(*run.metric(name), strict=True)) for name in run.metric_names()
-            }
-            for run in runs(self.folder)
-        }
+        return points_of(runs(self.folder))
 
 
 @pytest.fixture(scope="module")

@@ -199,7 +199,7 @@ def test_a_lock_left_by_a_dead_process_is_taken_over(how: str, folder: StudyFold
 def test_a_number_that_another_process_has_now_holds_nothing(folder: StudyFolder) -> None:
     forge(folder, created=-100.0)
     with hold(folder):
-        pass
+        assert f"process {os.getpid()} " in refused(folder)
 
 
 def test_a_holder_on_another_machine_counts_as_alive(folder: StudyFolder) -> None:
@@ -218,7 +218,7 @@ def test_a_holder_on_another_machine_counts_as_alive(folder: StudyFolder) -> Non
 def test_a_word_that_was_cut_off_holds_nothing(text: str, folder: StudyFolder) -> None:
     folder.holder.write_text(text, encoding="latin-1")
     with hold(folder):
-        pass
+        assert f"process {os.getpid()} " in refused(folder)
 
 
 def test_nobody_holds_a_folder_that_was_let_go(folder: StudyFolder) -> None:

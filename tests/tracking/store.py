@@ -4,9 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+
+def empty_store(database: Path) -> Path:
+    """A SQLite store with its tables and nothing in them: making one takes seconds, copying it nothing."""
+    code = f"from mlflow import MlflowClient; MlflowClient('sqlite:///{database}').search_experiments()"
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, cwd=database.parent)
+    return database
 
 
 @dataclass(frozen=True)

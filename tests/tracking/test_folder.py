@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import errno
+import os
 import re
 from pathlib import Path
 
@@ -36,6 +38,22 @@ def test_a_study_is_not_overwritten() -> None:
     create_folder("mnist-sgd")
     with pytest.raises(InputError, match="resume it, or take another name"):
         create_folder("mnist-sgd")
+
+
+def test_a_folder_is_there_with_all_it_begins_with_or_not_at_all(tmp_path: Path) -> None:
+    def plan_is_written(folder: StudyFolder) -> None:
+        folder.plan.write_text("{}")
+        assert not (tmp_path / "home" / "study").exists()
+
+    def disk_is_full(folder: StudyFolder) -> None:
+        plan_is_written(folder)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.raises(InputError, match=r"cannot be written .No space left on device"):
+        create_folder("study", begin=disk_is_full)
+    assert not list((tmp_path / "home").iterdir())
+    assert create_folder("study", begin=plan_is_written).plan.read_text() == "{}"
+    assert [path.name for path in (tmp_path / "home").iterdir()] == ["study"]
 
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:

@@ -7,14 +7,10 @@ run again.
 
 from __future__ import annotations
 
-import csv
 import multiprocessing
 import os
 import tempfile
-from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, fields
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -26,6 +22,7 @@ from lrsearch.training.trial_run import run_trial
 from tests.bench.regret.oracle import FOLDER, Unheard
 from tests.bench.regret.replay import oracle
 from tests.bench.regret.score import Row
+from tests.bench.regret.table import Table
 from tests.bench.regret.tasks import CASES
 
 PRESETS = ("default", "quick")
@@ -33,7 +30,7 @@ STUDIES = 3
 _FIRST_SEED = 100
 _JUDGING_SEEDS = range(9000, 9005)
 _PATIENCE_S = 60.0
-_PATH = FOLDER / "live.csv"
+TABLE = Table(FOLDER / "live.csv", Row)
 
 
 def compute() -> None:
@@ -49,7 +46,7 @@ def compute() -> None:
             if (preset, task, _FIRST_SEED + k) not in have
         ]
         for job in as_completed(jobs):
-            _append(job.result())
+            TABLE.append(job.result())
             print(job.result(), flush=True)
 
 
@@ -97,32 +94,4 @@ def study(preset: str, task: str, seed: int) -> Row:
 
 def rows() -> list[Row]:
     """The studies on record."""
-    if not _PATH.is_file():
-        return []
-    with _PATH.open(newline="", encoding="utf-8") as file:
-        return list(_read(csv.DictReader(file)))
-
-
-def _read(lines: csv.DictReader[str]) -> Iterator[Row]:
-    for line in lines:
-        yield Row(
-            contestant=line["contestant"],
-            task=line["task"],
-            seed=int(line["seed"]),
-            lr=float(line["lr"]),
-            schedule=line["schedule"],
-            loss=float(line["loss"]),
-            regret=float(line["regret"]),
-            cost_run_equivalents=float(line["cost_run_equivalents"]),
-            how="live",
-            covered=line["covered"] == "True",
-        )
-
-
-def _append(row: Row) -> None:
-    is_new = not _PATH.is_file()
-    with Path(_PATH).open("a", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, [field.name for field in fields(Row)])
-        if is_new:
-            writer.writeheader()
-        writer.writerow(asdict(row))
+    return TABLE.read()

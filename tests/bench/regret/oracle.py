@@ -7,7 +7,6 @@ the presets sweep, for the replay draws its brackets from them.
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import itertools
 import json
@@ -16,7 +15,7 @@ import os
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -31,6 +30,7 @@ from lrsearch.search.setting import Setting, prepare
 from lrsearch.search.terms import Terms
 from lrsearch.training.range_test import Observers, sweep
 from lrsearch.training.trial_run import run_trial
+from tests.bench.regret.table import Floats, Table
 from tests.bench.regret.tasks import CASES, Case
 
 FOLDER = Path(__file__).parent.parent / "results" / "oracle"
@@ -56,7 +56,7 @@ class Cell:
     diverged: bool
     steps: int
     loss: float | None
-    by_epoch: tuple[float, ...]
+    by_epoch: Floats
 
     @property
     def key(self) -> tuple[float, str, int]:
@@ -72,7 +72,6 @@ def grid(case: Case) -> list[float]:
 
 def compute() -> None:
     """Trains what is missing of every table, and writes what they were made with."""
-    FOLDER.mkdir(parents=True, exist_ok=True)
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(os.cpu_count(), context, _one_thread) as pool:
         for case in CASES.values():
@@ -81,7 +80,7 @@ def compute() -> None:
             asked = [key for key in itertools.product(grid(case), SCHEDULES, SEEDS) if key not in have]
             jobs = [pool.submit(train_cell, case.name, *key) for key in asked]
             for done, job in enumerate(as_completed(jobs), start=1):
-                _append(case.name, job.result())
+                _table(case.name).append(job.result())
                 if done % 50 == 0:
                     print(f"{case.name}: {done} of {len(asked)} trainings", flush=True)
             swept = _sweeps_path(case.name)
@@ -127,22 +126,13 @@ def train_cell(name: str, lr: float, schedule: str, seed: int) -> Cell:
 
 def read_cells(name: str) -> list[Cell]:
     """The table of a task as far as it goes."""
-    path = cells_path(name)
-    if not path.is_file():
-        return []
-    with path.open(newline="", encoding="utf-8") as file:
-        return [_cell(row) for row in csv.DictReader(file)]
+    return _table(name).read()
 
 
 def read_sweeps(name: str) -> dict[str, list[dict[str, Any]]]:
     """By preset the suggestions of single sweeps, as `Suggestion.to_dict` gives them, with their cost."""
     found: dict[str, list[dict[str, Any]]] = json.loads(_sweeps_path(name).read_text(encoding="utf-8"))
     return found
-
-
-def cells_path(name: str) -> Path:
-    """Where a task's table lies."""
-    return FOLDER / f"{name}.csv"
 
 
 def whole_tasks() -> list[str]:
@@ -153,7 +143,7 @@ def whole_tasks() -> list[str]:
 
 def fingerprint(name: str) -> str:
     """Of a task's table: 16 hexadecimal digits."""
-    return hashlib.sha256(cells_path(name).read_bytes()).hexdigest()[:16]
+    return hashlib.sha256(_table(name).path.read_bytes()).hexdigest()[:16]
 
 
 class Unheard:
@@ -177,6 +167,10 @@ class _Validations(Unheard):
             self.losses.append((step, metrics["val/loss"]))
 
 
+def _table(name: str) -> Table[Cell]:
+    return Table(FOLDER / f"{name}.csv", Cell)
+
+
 def _one_thread() -> None:
     torch.set_num_threads(1)
 
@@ -197,36 +191,10 @@ def _sweep(name: str, preset: str, seed: int) -> dict[str, Any]:
     }
 
 
-def _append(name: str, cell: Cell) -> None:
-    path = cells_path(name)
-    is_new = not path.is_file()
-    with path.open("a", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        if is_new:
-            writer.writerow([field.name for field in fields(Cell)])
-        losses = " ".join(map(repr, cell.by_epoch))
-        loss = "" if cell.loss is None else cell.loss
-        writer.writerow([cell.lr, cell.schedule, cell.seed, int(cell.diverged), cell.steps, loss, losses])
-
-
-def _cell(row: Mapping[str, str]) -> Cell:
-    return Cell(
-        lr=float(row["lr"]),
-        schedule=row["schedule"],
-        seed=int(row["seed"]),
-        diverged=row["diverged"] == "1",
-        steps=int(row["steps"]),
-        loss=float(row["loss"]) if row["loss"] else None,
-        by_epoch=tuple(map(float, row["by_epoch"].split())),
-    )
-
-
 def _note(case: Case, trainings: int, minutes: float) -> None:
     """Sorts the finished table, and notes in `oracle.json` what it was made with."""
     cells = sorted(read_cells(case.name), key=lambda cell: (cell.schedule, cell.lr, cell.seed))
-    cells_path(case.name).unlink()
-    for cell in cells:
-        _append(case.name, cell)
+    _table(case.name).replace(cells)
     path = FOLDER / "oracle.json"
     notes = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     terms = setting_of(case).terms

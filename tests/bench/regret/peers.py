@@ -7,12 +7,11 @@ begins at 1e-7, Lightning at 1e-8. Lightning ends at 1, the others at 10. All st
 
 from __future__ import annotations
 
-import csv
 import itertools
 import logging
 import tempfile
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from functools import cache, partial
 from importlib import import_module
 from pathlib import Path
@@ -28,9 +27,9 @@ from lrsearch.training.state import seed_everything, single_threaded
 from lrsearch.training.task import Task
 from tests.bench.peers import quiet
 from tests.bench.regret.oracle import FOLDER, setting_of
+from tests.bench.regret.table import Table
 from tests.bench.regret.tasks import CASES, Case
 
-PATH = FOLDER / "peers.csv"
 SEEDS = 10
 CLIP = {"moby-gru": 1.0}
 """Norms at which tasks clip the gradient. Their own optimizers do so before a step: too early where the step
@@ -52,7 +51,10 @@ class Suggested:
     lr: float | None
     steps: int
     cost: float
-    error: str
+    error: str | None
+
+
+TABLE = Table(FOLDER / "peers.csv", Suggested)
 
 
 def torch_lr_finder(task: Task, model: nn.Module, optimizer: Optimizer, place: Path) -> float | None:
@@ -129,14 +131,13 @@ PEERS: dict[str, Finder] = {
 
 def compute() -> None:
     """Runs the sweeps that the table lacks."""
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    have = {(row.task, row.peer, row.seed) for row in read()}
+    have = {(row.task, row.peer, row.seed) for row in TABLE.read()}
     with single_threaded():
         for case in CASES.values():
             whole = setting_of(case).terms.total_steps
             for peer, seed in itertools.product(PEERS, range(SEEDS)):
                 if (case.name, peer, seed) not in have:
-                    _append(suggest(case, peer, seed, whole))
+                    TABLE.append(suggest(case, peer, seed, whole))
             print(f"{case.name}: {len(PEERS)} peers, {SEEDS} seeds", flush=True)
 
 
@@ -153,7 +154,7 @@ def peer_suggestion(task: str, peer: str, number: int) -> tuple[float | None, fl
 
 def suggest(case: Case, peer: str, seed: int, whole: int) -> Suggested:
     """One sweep; `whole` are the steps of a full training."""
-    steps, lr, error = 0, None, ""
+    steps, lr, error = 0, None, None
 
     def count(*_: Any) -> None:
         nonlocal steps
@@ -167,38 +168,10 @@ def suggest(case: Case, peer: str, seed: int, whole: int) -> Suggested:
             lr = PEERS[peer](case.task, model, optimizer, Path(place))
         except Exception as problem:  # what a user would see instead of an lr: it is kept in the table
             error = f"{type(problem).__name__}: {first_line(problem)}"
-    return Suggested(case.name, peer, seed, lr, steps, steps / whole, error)
-
-
-def read() -> list[Suggested]:
-    """The table as far as it goes."""
-    if not PATH.is_file():
-        return []
-    with PATH.open(newline="", encoding="utf-8") as file:
-        return [
-            Suggested(
-                task=row["task"],
-                peer=row["peer"],
-                seed=int(row["seed"]),
-                lr=float(row["lr"]) if row["lr"] else None,
-                steps=int(row["steps"]),
-                cost=float(row["cost"]),
-                error=row["error"],
-            )
-            for row in csv.DictReader(file)
-        ]
+    lr = None if lr is None else float(f"{lr:.4g}")
+    return Suggested(case.name, peer, seed, lr, steps, float(f"{steps / whole:.4g}"), error)
 
 
 @cache
 def _by_key() -> dict[tuple[str, str, int], Suggested]:
-    return {(row.task, row.peer, row.seed): row for row in read()}
-
-
-def _append(row: Suggested) -> None:
-    is_new = not PATH.is_file()
-    with PATH.open("a", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, [field.name for field in fields(Suggested)])
-        if is_new:
-            writer.writeheader()
-        lr = "" if row.lr is None else f"{row.lr:.4g}"
-        writer.writerow({**asdict(row), "lr": lr, "cost": f"{row.cost:.4g}"})
+    return {(row.task, row.peer, row.seed): row for row in TABLE.read()}

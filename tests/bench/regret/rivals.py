@@ -7,12 +7,11 @@ Weights and batches of a seed are those of the oracle's trainings. Cost: one tra
 
 from __future__ import annotations
 
-import csv
 import itertools
 import json
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
@@ -31,9 +30,9 @@ from tests.bench.regret.oracle import FOLDER, SEEDS, setting_of, whole_tasks
 from tests.bench.regret.peers import CLIP
 from tests.bench.regret.replay import oracle
 from tests.bench.regret.score import Row
+from tests.bench.regret.table import Table
 from tests.bench.regret.tasks import CASES, Case
 
-PATH = FOLDER / "rivals.csv"
 _CPU = torch.device("cpu")
 _WARMUP = 0.05
 """Schedule-Free recommends a warmup and names no length; so much of a training is that of its paper."""
@@ -73,6 +72,9 @@ class Trained:
     cost: float
 
 
+TABLE = Table(FOLDER / "rivals.csv", Trained)
+
+
 def prodigy(own: Own, steps: int, schedule: Schedule) -> Recipe:
     """Prodigy, which is an Adam for all tasks: lr 1, decoupled weight decay."""
     return Recipe("prodigyopt", "Prodigy", {"lr": 1.0, "weight_decay": own.weight_decay}, schedule)
@@ -106,14 +108,13 @@ RIVALS: dict[str, tuple[Callable[[Own, int, Schedule], Recipe], Schedule]] = {
 
 def compute() -> None:
     """Trains what the table lacks."""
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    have = {(row.task, row.rival, row.seed) for row in read()}
+    have = {(row.task, row.rival, row.seed) for row in TABLE.read()}
     with single_threaded():
         for case in CASES.values():
             steps = setting_of(case).terms.total_steps
             for rival, seed in itertools.product(RIVALS, SEEDS):
                 if (case.name, rival, seed) not in have:
-                    _append(train(case, rival, seed, steps))
+                    TABLE.append(train(case, rival, seed, steps))
             print(f"{case.name}: {len(RIVALS)} rivals, {len(SEEDS)} seeds", flush=True)
 
 
@@ -140,32 +141,13 @@ def train(case: Case, rival: str, seed: int, steps: int) -> Trained:
         assert task.val_loader is not None
         loss = validate(task, model, task.val_loader, _CPU, part="val", seed=seed)["val/loss"]
     said = {"optimizer": recipe.optimizer, "schedule": schedule.name, **recipe.settings}
-    finite = math.isfinite(loss)
-    return Trained(case.name, rival, seed, json.dumps(said), loss if finite else None, not finite, 1.0)
+    kept = float(f"{loss:.7g}") if math.isfinite(loss) else None
+    return Trained(case.name, rival, seed, json.dumps(said), kept, kept is None, 1.0)
 
 
 def rows() -> list[Row]:
     """Every rival on every task, by its mean loss; a seed that diverged counts as the trivial predictor."""
     return list(_rows())
-
-
-def read() -> list[Trained]:
-    """The table as far as it goes."""
-    if not PATH.is_file():
-        return []
-    with PATH.open(newline="", encoding="utf-8") as file:
-        return [
-            Trained(
-                task=row["task"],
-                rival=row["rival"],
-                seed=int(row["seed"]),
-                settings=row["settings"],
-                loss=float(row["loss"]) if row["loss"] else None,
-                diverged=row["diverged"] == "1",
-                cost=float(row["cost"]),
-            )
-            for row in csv.DictReader(file)
-        ]
 
 
 def _own(task: Task) -> Own:
@@ -184,7 +166,7 @@ def _renew_statistics(model: nn.Module, task: Task) -> None:
 
 
 def _rows() -> Iterator[Row]:
-    trained = read()
+    trained = TABLE.read()
     for rival, case in itertools.product(RIVALS, map(CASES.__getitem__, whole_tasks())):
         group = [row for row in trained if (row.rival, row.task) == (rival, case.name)]
         if not group:
@@ -204,13 +186,3 @@ def _rows() -> Iterator[Row]:
             cost_run_equivalents=1.0,
             how="live",
         )
-
-
-def _append(row: Trained) -> None:
-    is_new = not PATH.is_file()
-    with PATH.open("a", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, [field.name for field in fields(Trained)])
-        if is_new:
-            writer.writeheader()
-        loss = "" if row.loss is None else f"{row.loss:.7g}"
-        writer.writerow({**asdict(row), "loss": loss, "diverged": int(row.diverged)})
