@@ -12,7 +12,7 @@ import numpy as np
 from lrsearch.core.observations import response_under
 from lrsearch.core.response import Interval, Response
 from lrsearch.core.results import Direction, TrialResult, Use
-from lrsearch.core.stats import compare
+from lrsearch.core.stats import Noise, compare
 from lrsearch.core.study_plan import Objective, StudyPlan
 from lrsearch.core.study_result import Answer, StageResult
 from lrsearch.errors import InputError
@@ -54,7 +54,7 @@ class ComparedStudy:
 
     def response(self, schedule: Mapping[str, Any]) -> Response:
         """The objective (as a loss) against lr under a schedule; InputError where nothing was trained so."""
-        return response_under(self.plan, self.trials, schedule, self.total_steps)
+        return response_under(self.plan, self.trials, schedule, self.total_steps, Noise(self.answer.noise))
 
     @property
     def epochs(self) -> float | None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from lrsearch.core.response import Observation, Response
 from lrsearch.core.results import TrialResult
+from lrsearch.core.stats import Noise
 from lrsearch.core.study_plan import StudyPlan
 
 
@@ -30,11 +31,15 @@ def observe(plan: StudyPlan, results: Iterable[TrialResult]) -> list[Observation
 
 
 def response_under(
-    plan: StudyPlan, results: Iterable[TrialResult], schedule: Mapping[str, Any], total_steps: int
+    plan: StudyPlan,
+    results: Iterable[TrialResult],
+    schedule: Mapping[str, Any],
+    total_steps: int,
+    noise: Noise | None = None,
 ) -> Response:
     """The response under one schedule: of the trainings of full length, or of the short ones if there are no
-    others. Raises InputError where nothing was trained under it.
+    others. `noise` is what was measured elsewhere. Raises InputError where nothing was trained under it.
     """
     under = [result for result in results if result.spec.schedule == schedule]
     full = [result for result in under if result.spec.steps == total_steps]
-    return Response(observe(plan, full or under))
+    return Response(observe(plan, full or under), noise)

@@ -20,6 +20,8 @@ _AMPLITUDES = 4.0 ** np.arange(-2.5, 4.1)
 """Excess an octave from the optimum, in units of the noise, evenly spread in log."""
 _SPREAD = 0.7
 """Relative standard deviation of the amplitude around each of these, so that they overlap."""
+STEEPEST = 16
+"""How much steeper a shape may be above the optimum than below it."""
 _DISCREPANCY = np.array([0.002, 0.25])
 """Relative error of the shape an octave away, growing with the distance: real responses are not powers."""
 _ROUNDING = 1e-20
@@ -32,7 +34,7 @@ def _shapes() -> Array:
     """Rows of low coefficient, low power, high coefficient, high power, weight; weights sum to 1."""
     rows = []
     for low_power, high_power, step, weight in ((2, 2, 0.5, 0.5), (1, 1, 1.0, 1 / 6), (2, 4, 1.0, 1 / 3)):
-        steepness = 2.0 ** np.arange(-1, 4.1, step)  # high side against low side, 1/2 to 16
+        steepness = 2.0 ** np.arange(-1, math.log2(STEEPEST) + 0.1, step)  # high side against low side
         rows += [(r**-0.5, low_power, r**0.5, high_power, weight / len(steepness)) for r in steepness]
     return np.array(rows)
 

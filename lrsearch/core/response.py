@@ -7,7 +7,7 @@ trial has no loss: it bounds the lr from above (the cliff) and enters no fit.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -16,8 +16,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from lrsearch.core.curve import Array
-from lrsearch.core.posterior import Means, posterior, shape
-from lrsearch.core.stats import Noise, noise
+from lrsearch.core.posterior import STEEPEST, Means, posterior, shape
+from lrsearch.core.stats import Noise
+from lrsearch.core.stats import noise as pooled_noise
 from lrsearch.errors import InputError
 
 Side = Literal["low", "high"]
@@ -26,7 +27,7 @@ _CLIFF = 3.0
 """Neighbours' excesses further apart than this are no parabola's."""
 _FAR, _BEYOND_NOISE = 0.55, 6.0
 """Past an excess of this share of the losses' range, and of so many standard deviations between seeds, a
-response may level off: it tells no shape any more."""
+response may level off: it tells no shape any more. Above the best such an lr is as good as diverged."""
 _FEWEST_LRS = 3
 """With fewer there is nothing to fit: the response counts as flat."""
 _CURVE_POINTS = 121
@@ -83,13 +84,14 @@ class Tolerance:
 class Response:
     """Final objective against lr, replicates of an lr averaged.
 
-    `lrs`, `means`, `counts`: the lrs on which no seed diverged, ascending, with their mean objective and
-    number of trials, each of shape (n,). `cliff`: the lowest diverged lr above the best one, or None; what
-    survived above it is left out. Raises InputError for no observation, an lr that is not above 0 and finite,
-    and an objective that is not finite though the trial did not diverge.
+    `lrs`, `means`, `counts`: the lrs below the cliff, ascending, with their mean objective and number of
+    trials, each of shape (n,). `cliff`: the lowest lr above the best one on which a seed diverged, or all but
+    nothing was learned; None without one. `noise` between the seeds of one lr, pooled over the lrs, is what
+    was measured elsewhere where there are no replicates here. Raises InputError for no observation, an lr
+    that is not above 0 and finite, and an objective that is not finite though the trial did not diverge.
     """
 
-    def __init__(self, observations: Sequence[Observation]) -> None:
+    def __init__(self, observations: Sequence[Observation], noise: Noise | None = None) -> None:
         _check(observations)
         diverged = {o.lr for o in observations if o.diverged}
         groups: dict[float, list[float]] = {}
@@ -97,18 +99,16 @@ class Response:
             if o.lr not in diverged and o.objective is not None:
                 groups.setdefault(o.lr, []).append(o.objective)
         self.tried = tuple(sorted({o.lr for o in observations}))
-        best = min(groups, key=lambda lr: (np.mean(groups[lr]), lr), default=math.inf)
-        self.cliff = min((lr for lr in diverged if lr > best), default=None)
+        self.noise = pooled_noise(list(groups.values())) or noise
+        means = {lr: float(np.mean(group)) for lr, group in groups.items()}
+        best = min(means, key=lambda lr: (means[lr], lr), default=math.inf)
+        lost = diverged | _walls(means, best, self.noise)
+        self.cliff = min((lr for lr in lost if lr > best), default=None)
         groups = {lr: group for lr, group in groups.items() if self.cliff is None or lr < self.cliff}
         self.groups = tuple(tuple(group) for group in groups.values())
         self.lrs: Array = np.array(list(groups), dtype=np.float64)
-        self.means: Array = np.array([np.mean(group) for group in self.groups], dtype=np.float64)
+        self.means: Array = np.array([means[lr] for lr in groups], dtype=np.float64)
         self.counts: Array = np.array([len(group) for group in self.groups], dtype=np.float64)
-
-    @cached_property
-    def noise(self) -> Noise | None:
-        """Standard deviation between the seeds of one lr, pooled over the lrs; None without replicates."""
-        return noise(self.groups)
 
     @property
     def best_lr(self) -> float:
@@ -179,7 +179,7 @@ class Response:
 
         Two lrs alone say of neither that it is far.
         """
-        first, last = self._near if len(self.lrs) >= _FEWEST_LRS else (0, len(self.lrs) - 1)
+        first, last = self._near
         low = float(self.lrs[first - 1]) if first > 0 else 0.0
         return low, float(self.lrs[last + 1]) if last + 1 < len(self.lrs) else math.inf
 
@@ -187,18 +187,14 @@ class Response:
     def _near(self) -> tuple[int, int]:
         """Indices of the lowest and the highest lr that is not far worse than the best."""
         self._require_survivors()
-        noise = 0.0 if self.noise is None else self.noise.sd
-        excess = self.means - self.means.min()
-        near = np.flatnonzero(excess <= max(_FAR * np.ptp(self.means), _BEYOND_NOISE * noise))
-        return int(near[0]), int(near[-1])
+        excesses = _excesses(dict(zip(self.lrs, self.means, strict=True)), self.noise)
+        near = [k for k, excess in enumerate(excesses.values()) if excess <= 1]
+        return near[0], near[-1]
 
-    def fit(self, noise: Noise | None = None) -> FittedResponse:
-        """The response with its uncertainty; `noise` replaces what the replicates here measure.
-
-        Raises InputError where every lr diverged.
-        """
+    def fit(self) -> FittedResponse:
+        """The response with its uncertainty; InputError where every lr diverged."""
         self._require_survivors()
-        return FittedResponse(self, noise)
+        return FittedResponse(self)
 
     @property
     def _best(self) -> int:
@@ -223,12 +219,12 @@ class FittedResponse:
     or a kink gets 78% to 84%.
     """
 
-    def __init__(self, response: Response, noise: Noise | None = None) -> None:
+    def __init__(self, response: Response) -> None:
         self._response = response
         self._lowest, self._highest = response.lrs[0], response.lrs[-1]
         near = response.near_best()
         fits = len(near.lrs) >= _FEWEST_LRS and not response.has_equal_means
-        self._posterior = posterior(near, noise or response.noise) if fits else None
+        self._posterior = posterior(near, response.noise) if fits else None
 
     @cached_property
     def lr(self) -> float:
@@ -323,6 +319,30 @@ class FittedResponse:
             self._curve_lrs <= (high[0] if len(high) else best) * (1 + 1e-9)
         )
         return int(np.argmin(np.where(inside, self._curve, np.inf)))
+
+
+def _walls(means: Mapping[float, float], best: float, noise: Noise | None) -> set[float]:
+    """The lrs above the best that are far worse, and more steeply so than any shape of the fit could be."""
+    below = max((lr for lr in means if lr < best), default=None)
+    if below is None:
+        return set()
+
+    def steepness(lr: float) -> float:
+        return (means[lr] - means[best]) / math.log2(lr / best) ** 2
+
+    limit = STEEPEST * steepness(below)
+    return {
+        lr for lr, far in _excesses(means, noise).items() if lr > best and far > 1 and steepness(lr) > limit
+    }
+
+
+def _excesses(means: Mapping[float, float], noise: Noise | None) -> dict[float, float]:
+    """By lr how far the mean is above the best, in units of what is far; 0 where there are too few to say."""
+    if len(means) < _FEWEST_LRS:
+        return dict.fromkeys(means, 0.0)
+    best, worst = min(means.values()), max(means.values())
+    far = max(_FAR * (worst - best), _BEYOND_NOISE * (0.0 if noise is None else noise.sd))
+    return {lr: (mean - best) / far if far else 0.0 for lr, mean in means.items()}
 
 
 def _check(observations: Sequence[Observation]) -> None:

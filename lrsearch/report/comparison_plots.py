@@ -11,9 +11,8 @@ from matplotlib.markers import CARETDOWNBASE, CARETLEFTBASE, CARETRIGHTBASE, CAR
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
 
 from lrsearch.core.comparison import ComparedStudy, Comparison, ComparisonRow
-from lrsearch.core.response import FittedResponse, Response
+from lrsearch.core.response import Response
 from lrsearch.core.schedule_names import schedule_name
-from lrsearch.core.stats import Noise
 from lrsearch.errors import InputError
 from lrsearch.report.plots import INK, new_axes
 from lrsearch.report.study_plots import Style, label_lrs, styles
@@ -130,7 +129,7 @@ def _draw_response(
     fill = "full" if is_chosen else "none"
     ax.plot(response.lrs[seen], values, markersize=6, alpha=0.85, zorder=3, fillstyle=fill, **look)
     if len(response.lrs) >= _FEWEST_LRS:
-        fit = FittedResponse(response, response.noise or Noise(study.answer.noise))
+        fit = response.fit()
         lrs = np.geomspace(response.lrs[0], response.lrs[-1], _CURVE_POINTS)
         shown = [objective.from_loss(loss) if loss <= highest else np.nan for loss in fit.objective(lrs)]
         width, alpha = (1.8, 0.8) if is_chosen else (1.0, 0.5)

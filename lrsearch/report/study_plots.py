@@ -15,7 +15,6 @@ from numpy.typing import ArrayLike
 
 from lrsearch.core.curve import Array
 from lrsearch.core.observations import response_under
-from lrsearch.core.response import FittedResponse
 from lrsearch.core.results import TrialResult
 from lrsearch.core.schedule_names import SIMPLICITY, schedule_name
 from lrsearch.core.stats import Noise
@@ -237,10 +236,10 @@ def _draw_fit(
     colour: str,
 ) -> None:
     """The response that was fitted under the chosen schedule: at the full length where there is any."""
-    response = response_under(plan, trials, answer.schedule, total_steps)
+    response = response_under(plan, trials, answer.schedule, total_steps, Noise(answer.noise))
     if len(response.lrs) < _FEWEST_LRS:
         return
-    fit = FittedResponse(response, response.noise or Noise(answer.noise))
+    fit = response.fit()
     lrs = np.geomspace(response.lrs[0], response.lrs[-1], _CURVE_POINTS)
     values = [plan.objective.from_loss(loss) for loss in fit.objective(lrs)]
     ax.plot(lrs, values, "-", color=colour, linewidth=1.6, alpha=0.7, zorder=3)

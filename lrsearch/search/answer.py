@@ -54,8 +54,8 @@ def conclude(found: Findings) -> Answer:
     schedule = confirmed.schedules[winner.name]
     finalists = tuple(_finalist(plan, c, confirmed.schedules[c.name]) for c in confirmed.candidates)
     spread = _noise(confirmed.candidates) or found.base.noise or Noise(0.0)
-    response = response_under(plan, found.trials, schedule, found.total_steps)
-    fit = response.fit(response.noise or found.base.noise)
+    response = response_under(plan, found.trials, schedule, found.total_steps, found.base.noise)
+    fit = response.fit()
     return Answer(
         lr=winner.lr,
         schedule=schedule,
@@ -151,7 +151,7 @@ def _on_edge(found: Findings, winner: Candidate, response: Response) -> str | No
 def _disagreement(found: Findings) -> str | None:
     """Other validation metrics that prefer lrs far from the objective's, beyond the noise of their seeds."""
     plan, base = found.plan, found.base
-    objective = Response(observe(plan, base.trials)).fit(base.noise).lr
+    objective = Response(observe(plan, base.trials), base.noise).fit().lr
     names = sorted({name for t in base.trials for name in t.metrics if name.startswith("val/")})
     far = []
     for name in names:

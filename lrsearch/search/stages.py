@@ -142,7 +142,7 @@ def decay(stage: Stage, base: Base) -> list[Followed]:
     """
     plan = stage.plan
     constant_base = base.schedule["name"] == "constant"
-    start = readable(base.lr * plan.decay.peak_factor) if constant_base else base.lr
+    start = _peak(stage, base) if constant_base else base.lr
     families: list[Mapping[str, Any]] = list(plan.decayed)
     if base.needs_warmup:
         families = [_warmed(schedule) for schedule in (base.schedule, *families)]
@@ -161,14 +161,21 @@ def decay(stage: Stage, base: Base) -> list[Followed]:
         _follow(stage, families[k], trials[k])
     followed = []
     for family, group in zip(families, trials, strict=False):
-        response = Response(seen) if (seen := observe(plan, group)) else None
+        response = Response(seen, base.noise) if (seen := observe(plan, group)) else None
         if response is not None and response.groups:
-            fit = response.fit(base.noise)
+            fit = response.fit()
             lr = readable(fit.lr)
             followed.append(
                 Followed(family, lr, float(min(fit.objective(lr), response.means.min())), tuple(group))
             )
     return sorted(followed, key=lambda f: f.loss)
+
+
+def _peak(stage: Stage, base: Base) -> float:
+    """Above the base lr, but not up to where it led nowhere: below a cliff, the highest lr that trained."""
+    response = _response(stage, base.trials)
+    peak = base.lr * stage.plan.decay.peak_factor
+    return readable(peak if response.cliff is None else min(peak, float(response.lrs[-1])))
 
 
 def _grid(stage: Stage, bracket: Bracket | None) -> list[float]:
@@ -247,10 +254,10 @@ def _at_full_length(stage: Stage, base: Base) -> Base:
         tried = _response(stage, trials).tried
         lr = tried[0] / _OCTAVE if side == "low" else tried[-1] * _OCTAVE
         trials += stage.run([readable(lr)], base.schedule, [plan.seed])
-    response = _response(stage, trials)
+    response = Response(observe(plan, trials), base.noise)
     if not response.groups:
         raise StudyError(f"at the full length every lr around {base.lr:.3g} diverged")
-    lr, on_edge = readable(response.fit(base.noise).lr), response.needs_extension()
+    lr, on_edge = readable(response.fit().lr), response.needs_extension()
     return replace(base, lr=lr, trials=tuple(trials), on_edge=on_edge)
 
 

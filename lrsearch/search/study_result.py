@@ -13,6 +13,7 @@ from lrsearch.core.observations import response_under
 from lrsearch.core.response import FittedResponse, Interval, Response, Tolerance
 from lrsearch.core.results import TrialResult
 from lrsearch.core.schedule_names import schedule_name
+from lrsearch.core.stats import Noise
 from lrsearch.core.study_result import Answer, Finalist, StageResult
 from lrsearch.errors import RecordError
 from lrsearch.search.record_state import RecordState
@@ -107,7 +108,9 @@ class StudyResult(RecordState):
         """The objective (as a loss) against lr under a schedule, by default the chosen one."""
         trials = [trial for stage in self.stages for trial in stage.trials]
         under = schedule or self.answer.schedule
-        return response_under(self.terms.plan, trials, under, self.terms.total_steps)
+        return response_under(
+            self.terms.plan, trials, under, self.terms.total_steps, Noise(self.answer.noise)
+        )
 
     def fit(self, schedule: Mapping[str, Any] | None = None) -> FittedResponse:
         """The fitted response under a schedule, by default the chosen one."""
