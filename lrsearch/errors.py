@@ -20,6 +20,10 @@ class InputError(LrsearchError, ValueError):
         self.mend = mend
         super().__init__(_printable(f"{argument}={_shown(value)}: {problem}; {mend}"))
 
+    def __reduce__(self) -> tuple[type[InputError], tuple[str, object, str, str]]:
+        """So that it passes from a worker process, where one raised it."""
+        return type(self), (self.argument, self.value, self.problem, self.mend)
+
 
 class StopTrial(LrsearchError):  # noqa: N818  # no error of anybody's: a signal to let through
     """A trial has diverged: raised by its report, to end the training function."""
