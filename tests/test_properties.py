@@ -611,7 +611,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A working directory with a tiny task, a plan, and a study of which nothing can be read."""
     place = tmp_path_factory.mktemp("words")
     (place / "tiny.py").write_text(TINY)
-    (place / "plan.toml").write_text('preset = "quick"\nbudget = 9\n')
+    (place / "plan.toml").write_text('preset = "quick"\nbudget = 10\n')
     broken = StudyFolder(place / "home" / "broken")
     broken.journal.mkdir(parents=True)
     broken.plan.write_text("[]")

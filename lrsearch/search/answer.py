@@ -149,9 +149,10 @@ def _on_edge(found: Findings, winner: Candidate, response: Response) -> str | No
 
 
 def _disagreement(found: Findings) -> str | None:
-    """Other validation metrics that prefer lrs far from the objective's, beyond the noise of their seeds."""
+    """Other validation metrics that prefer lrs far from the objective's: the two intervals share none."""
     plan, base = found.plan, found.base
-    objective = Response(observe(plan, base.trials), base.noise).fit().lr
+    own = Response(observe(plan, base.trials), base.noise).fit()
+    objective, within = own.lr, own.interval(plan.level)
     names = sorted({name for t in base.trials for name in t.metrics if name.startswith("val/")})
     far = []
     for name in names:
@@ -169,8 +170,8 @@ def _disagreement(found: Findings) -> str | None:
             continue
         fit = response.fit()
         ratio = max(fit.lr / objective, objective / fit.lr)
-        loses = float(fit.objective(objective) - fit.objective(fit.lr))
-        if ratio > _FAR and loses > _BEYOND_NOISE * response.noise.sd:
+        interval = fit.interval(plan.level)
+        if ratio > _FAR and (interval.high < within.low or within.high < interval.low):
             far.append(f"{name} prefers {fit.lr:.3g}")
     if not far:
         return None

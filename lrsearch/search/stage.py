@@ -82,7 +82,7 @@ class Stage:
     ) -> list[TrialResult]:
         """Train at every lr with every seed, for a `share` of the full length.
 
-        Raises StudyError where a third of the stage's trials raised.
+        Raises StudyError where a third of the stage's trials raised, and more than one.
         """
         seeds = list(seeds)
         steps = max(1, round(share * self.account.total_steps))
@@ -112,7 +112,7 @@ class Stage:
         self.trials.append(result)
         self.cost += self.account.book(result)
         failed = list({t.spec.key: t for t in self.trials if t.status == "failed"}.values())
-        if len(failed) * _FAILED_SHARE >= planned:
+        if len(failed) > 1 and len(failed) * _FAILED_SHARE >= planned:
             last = failed[-1]
             lines = (last.error or "").strip().splitlines()
             raise StudyError(

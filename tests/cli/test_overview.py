@@ -23,7 +23,9 @@ from tests.conftest import Answer, Command
 from tests.search.test_reproduce import TASK
 from tests.tracking.store import Store
 
-SMALL = 'preset = "quick"\nbudget = 7\ncoarse = { points = 3, extensions = 0 }\n[decay]\nextended = 1\n'
+SMALL = (
+    'preset = "quick"\nbudget = 7\ncoarse = { extensions = 0 }\n[decay]\nfamilies = ["constant", "linear"]\n'
+)
 
 
 @pytest.fixture

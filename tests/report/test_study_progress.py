@@ -72,7 +72,7 @@ def last(terminal: Terminal) -> str:
 def test_the_plan_and_its_cost_come_first(terminal: Terminal) -> None:
     with shown(terminal):
         pass
-    assert "at most 24 run-equivalents, that is 4,800 updates" in terminal.getvalue()
+    assert "at most 16 run-equivalents, that is 3,200 updates" in terminal.getvalue()
 
 
 def test_stage_training_and_best_are_shown(terminal: Terminal) -> None:
@@ -129,14 +129,14 @@ def test_what_is_spent_counts_sweeps_trainings_and_the_one_that_runs(terminal: T
         progress.stage_begins("range-test")
         sweep(progress, 0, 100)
         sweep(progress, 1, 100)
-        assert "1.0 of at most 24 run-equivalents" in last(terminal)
+        assert "1.0 of at most 16 run-equivalents" in last(terminal)
         progress.stage_ends(StageResult("range-test", (), 1.5, stages_of()[0].found))
         progress.stage_begins("coarse")
         run(progress, trial("coarse", "constant", 0.05), 0)
         progress.trial_ends(trial("coarse", "constant", 0.05))  # asked for again: it is on record
         progress.trial_begins(trial("coarse", "constant", 0.15).spec, 1)
         progress.step_done(100)
-        assert "3.0 of at most 24 run-equivalents" in last(terminal)
+        assert "3.0 of at most 16 run-equivalents" in last(terminal)
 
 
 def test_the_time_left_is_that_of_the_budget_at_the_speed_until_now(
@@ -150,8 +150,8 @@ def test_the_time_left_is_that_of_the_budget_at_the_speed_until_now(
         assert "left" not in last(terminal)
         progress.trial_begins(trial("coarse", "constant", 0.05).spec, 1)
         now = 10.0
-        progress.step_done(100)  # half a training in 10 s, 22.5 more at most
-        assert "at most 7:30 left" in last(terminal)
+        progress.step_done(100)  # half a training in 10 s, 14.5 more at most
+        assert "at most 4:50 left" in last(terminal)
 
 
 def test_late_in_a_study_no_more_is_left_than_its_stages_may_take(
@@ -164,8 +164,8 @@ def test_late_in_a_study_no_more_is_left_than_its_stages_may_take(
         progress.stage_begins("confirm")
         progress.trial_begins(trial("confirm", "constant", 0.05).spec, 0)
         now = 60.0
-        progress.step_done(200)  # one of four in a minute
-        assert "at most 3:00 left" in last(terminal)
+        progress.step_done(200)  # one of three in a minute
+        assert "at most 2:00 left" in last(terminal)
 
 
 def test_nothing_of_it_stays_on_the_screen(terminal: Terminal) -> None:

@@ -574,7 +574,7 @@ def with_other_labels() -> Task:
 
 
 CHANGES: Mapping[str, tuple[Callable[[], Task], dict[str, Any], str]] = {
-    "plan": (lambda: named(digits()), {"plan": {**PLAN, "delta": 0.02}}, r"plan\.delta=0\.02: .*0\.005"),
+    "plan": (lambda: named(digits()), {"plan": {**PLAN, "delta": 0.02}}, r"plan\.delta=0\.02: .*0\.002"),
     "seed": (lambda: named(digits()), {"seed": 1}, r"plan\.seed=1: .*0"),
     "length": (lambda: named(digits()), {"epochs": 3}, r"plan\.epochs=3: .*2"),
     "objective": (lambda: named(digits()), {"objective": "val/accuracy"}, r"val/accuracy.*val/loss"),

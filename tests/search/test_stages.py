@@ -54,7 +54,7 @@ def test_a_preset_never_costs_more_than_it_says(preset: str, shift: float, best:
 
 def test_presets_cost_what_was_promised() -> None:
     assert load_plan("quick").budget <= 10
-    assert load_plan("default").budget <= 24
+    assert load_plan("default").budget <= 16
 
 
 @pytest.mark.parametrize("best", [2e-4, 0.2])
@@ -67,9 +67,9 @@ def test_grid_grows_until_the_best_is_interior(best: float) -> None:
 def test_noise_is_measured_before_the_fine_stage() -> None:
     outcome = study(Synthetic(noise=0.01), DEFAULT)
     seeds = {trial.spec.seed for trial in outcome.stages[0].trials}
-    assert seeds == {0, 1, 2}
+    assert seeds == {0, 1}
     assert outcome.base.noise is not None
-    assert 0.002 < outcome.base.noise.sd < 0.05
+    assert 0.001 < outcome.base.noise.sd < 0.05
 
 
 def test_without_a_bracket_the_grid_spans_six_decades() -> None:
@@ -131,7 +131,7 @@ def test_finalists_share_their_fresh_seeds() -> None:
     outcome = study(Synthetic(), DEFAULT)
     before = {t.spec.seed for stage in outcome.stages[:3] for t in stage.trials}
     seeds = [set(c.objectives) for c in outcome.confirmed.candidates]
-    assert all(group >= {1000, 1001, 1002} for group in seeds)
+    assert all(group >= {1000, 1001} for group in seeds)
     assert not before & set().union(*seeds)
 
 
@@ -171,5 +171,5 @@ class _NeedsWarmup(Synthetic):
 def test_the_bracket_seeds_the_grid() -> None:
     lab = Synthetic(best=0.01)
     study(lab, DEFAULT, Bracket(0.004, 0.5))
-    first = [spec.lr for spec in lab.trained[:4]]
-    assert first == [0.00391, 0.0156, 0.0625, 0.25]
+    first = [spec.lr for spec in lab.trained[:3]]
+    assert first == [0.00391, 0.0312, 0.25]

@@ -337,7 +337,7 @@ def test_a_failed_trial_is_not_run_again_by_a_resume(home: Path) -> None:
 
 
 def test_a_stage_of_which_a_third_raises_is_stopped_with_the_reason(home: Path) -> None:
-    task = Raising(Nth([0, 1], NO_BATCHES)).task()
+    task = Raising(Nth([0, 1, 2], NO_BATCHES)).task()
     with pytest.raises(StudyError, match=r"stage coarse: .*BrokenError.*no more batches") as raised:
         study(task, "broken")
     assert "\n" not in str(raised.value)
