@@ -24,6 +24,9 @@ bench: $(READY)
 	$(BIN)/pip install --quiet --constraint .ci/constraints.txt --no-deps fastai  # its requirements hold torchvision
 	$(BIN)/python -m tests.bench overhead
 	$(BIN)/python -m tests.bench rules
+	$(BIN)/python -m tests.bench regret
+	$(BIN)/python -m tests.bench faults
+	$(BIN)/python -m tests.bench storage
 	$(BIN)/python -m tests.readme
 
 notebooks: $(READY)

@@ -94,13 +94,31 @@ def wait_for_mlflow(result: Any, timeout: float) -> None:
 def say_pending(state: str, folder: Any) -> None:
     """Say how a record that MLflow has not got whole is sent later."""
     if state == "pending":
-        from lrsearch.tracking.folder import home
         from lrsearch.tracking.state import load_state
 
-        name = folder.name if folder.path.parent == home() else folder.path
         kept = load_state(folder)
-        reason = f" ({kept.error})" if kept is not None and kept.error else ""
-        say(f"MLflow has not got everything yet{reason}; nothing is lost: lrsearch sync {name}")
+        reason = f" ({_store(folder)}: {kept.error})" if kept is not None and kept.error else ""
+        say(f"MLflow has not got everything yet{reason}; nothing is lost: lrsearch sync {_name(folder)}")
+
+
+def opening(folder: Any) -> str:
+    """How to look at a record in MLflow, and where that has it."""
+    return f"lrsearch ui {_name(folder)}   ({_store(folder)})"
+
+
+def _name(folder: Any) -> str:
+    """What a command takes for this folder: the study's name, or its path where it lies elsewhere."""
+    from lrsearch.tracking.folder import home
+
+    return str(folder.name if folder.path.parent == home() else folder.path)
+
+
+def _store(folder: Any) -> str:
+    """MLflow's tracking URI, without a password."""
+    from lrsearch.tracking import destination
+
+    kept = destination.load(folder)
+    return "no MLflow" if kept is None else kept.tracking_uri
 
 
 def pairs(option: str, texts: list[str]) -> dict[str, str]:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from lrsearch.cli.app import app
-from lrsearch.cli.console import limited, pairs, print_json, reporting, wait_for_mlflow
+from lrsearch.cli.console import limited, opening, pairs, print_json, reporting, wait_for_mlflow
 from lrsearch.cli.options import (
     CheckpointEvery,
     Debug,
@@ -203,7 +203,7 @@ def _print_range_test(result: Any) -> None:
     Console().print(range_test_table(result.curves, result.suggestion, result.task))
     if result.folder is not None:
         typer.echo(f"plot    {result.folder.path / 'curve.png'}")
-        typer.echo(f"MLflow  mlflow ui --backend-store-uri {result.tracking_uri}")
+        typer.echo(f"MLflow  {opening(result.folder)}")
 
 
 def _print_plan(terms: Any, as_json: bool, quiet: bool) -> None:
@@ -239,5 +239,5 @@ def _print_answer(result: Any) -> None:
     for line in [*remark_lines(answer), *warning_lines(answer)]:
         typer.echo(line)
     typer.echo(f"folder  {result.folder.path}")
-    typer.echo(f"MLflow  mlflow ui --backend-store-uri {result.tracking_uri}")
+    typer.echo(f"MLflow  {opening(result.folder)}")
     typer.echo(f"\n{result.code()}")

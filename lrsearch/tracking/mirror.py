@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
 
-from lrsearch.errors import LrsearchError, RecordError
+from lrsearch.errors import LrsearchError, RecordError, first_line
 from lrsearch.tracking.destination import DESTINATION_VARIABLE, Destination, from_json, load
 from lrsearch.tracking.folder import StudyFolder
 from lrsearch.tracking.forward import Forwarder
@@ -212,8 +212,8 @@ class FolderMirror:
         return any(not run.sent.ended and run.writer.alive() is not False for run in runs)
 
     def _say(self, error: Exception) -> None:
-        lines = _without(f"{type(error).__name__}: {error}", self._secrets).splitlines()
-        line = lines[0][:500]
+        root = _root(error)
+        line = _without(f"{type(root).__name__}: {first_line(root)}", self._secrets)[:500]
         if line != self._state.error:
             log.error("%s", line, exc_info=error)
         self._state.error = line
@@ -234,6 +234,12 @@ class _Formatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         return _without(super().format(record), self._secrets)
+
+
+def _root(error: BaseException) -> BaseException:
+    """What an error came from: a refused connection, say, and not the five errors made of it."""
+    below = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    return error if below is None else _root(below)
 
 
 def _without(text: str, secrets: Sequence[str]) -> str:

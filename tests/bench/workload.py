@@ -14,7 +14,7 @@ BATCH, INPUTS, CLASSES = 64, 784, 10
 MIN_LR, MAX_LR = 1e-7, 1e-2
 """Low enough that no loss rises: nobody stops before the last step."""
 _BATCHES_IN_MEMORY = 64
-_CALIBRATIONS, _TRIALS, _TRIAL_S = 5, 4, 0.1
+_CALIBRATIONS, _TRIALS, _TRIAL_S = 5, 3, 1.0
 
 
 @dataclass(frozen=True)

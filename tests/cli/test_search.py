@@ -200,12 +200,13 @@ def test_the_answer_is_three_lines_then_the_stages_and_the_code(cli: Command, ho
     assert lines[3] == ""
     assert [line.split()[0] for line in lines if line.strip() and line.split()[0] in STAGES] == list(STAGES)
     assert f"folder  {home / 'a'}" in lines
-    assert "MLflow  mlflow ui --backend-store-uri http://127.0.0.1:9" in lines
+    assert "MLflow  lrsearch ui a   (http://127.0.0.1:9)" in lines
     assert "scheduler" in lines[-2]
     remarks = lrsearch.load("a").warnings
     assert remarks
     assert [name for name, text in remarks.items() if f"{name}: {text}" not in lines] == []
     assert answer.err.count("lrsearch sync a") == 1
+    assert "http://127.0.0.1:9: ConnectionRefusedError: " in answer.err
 
 
 def test_one_seed_under_two_names_gives_the_same_trials_and_the_same_answer(

@@ -25,7 +25,6 @@ from lrsearch.training.schedules.plateau import Plateau, PlateauLR
 from lrsearch.training.schedules.sweep import Sweep
 
 __all__ = [
-    "DEFAULT_FAMILIES",
     "FAMILIES",
     "WSD",
     "Choice",
@@ -74,8 +73,6 @@ FAMILIES: dict[str, type[Schedule]] = {
         Sweep,
     )
 }
-
-DEFAULT_FAMILIES = ("constant", "linear", "cosine", "wsd", "step", "one_cycle")
 
 
 def schedule_from_dict(data: Mapping[str, Any]) -> Schedule:
