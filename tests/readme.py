@@ -12,6 +12,8 @@ from lrsearch.core.suggest import RULES
 from lrsearch.report.tables import RULE_READS
 
 README = Path(__file__).parents[1] / "README.md"
+BENCH = Path(__file__).parent / "bench"
+PAGES = (README, BENCH / "README.md")
 COMMANDS = (
     (),
     *((name,) for name in ("search", "resume", "range-test", "report", "compare", "reproduce")),
@@ -40,7 +42,7 @@ def command_help() -> str:
 
 def rules_table() -> str:
     """What each rule's lr is and how good it is, from the last run of `python -m tests.bench rules`."""
-    figures = json.loads((README.parent / "tests/bench/results/rules.json").read_text(encoding="utf-8"))
+    figures = json.loads((BENCH / "results" / "rules.json").read_text(encoding="utf-8"))
     lines = [
         "| rule | the lr | share of the improvement lost: mean (90th percentile) | five seeds apart |",
         "|---|---|---|---|",
@@ -53,7 +55,7 @@ def rules_table() -> str:
 
 def overhead_table() -> str:
     """What a range test costs, from the last run of `python -m tests.bench overhead`."""
-    run = json.loads((README.parent / "tests/bench/results/overhead.json").read_text(encoding="utf-8"))
+    run = json.loads((BENCH / "results" / "overhead.json").read_text(encoding="utf-8"))
     ratios: dict[str, dict[str, str]] = {}
     costs = []
     for figure in sorted(run["figures"], key=lambda figure: (figure["at"], figure["median"])):
@@ -81,17 +83,47 @@ def overhead_table() -> str:
     return "\n".join(lines)
 
 
+def regret_table(*groups: str) -> str:
+    """What contestants of these groups lose and cost, from the last run of `python -m tests.bench regret`."""
+    run = json.loads((BENCH / "results" / "regret.json").read_text(encoding="utf-8"))
+    lines = [
+        "| | median | 90th percentile | worst task | diverged | behind `default` (95%) | cost |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for score in run["scores"]:
+        if score["group"] not in groups:
+            continue
+        behind = score["behind"]
+        said = "" if behind is None else f"{behind[0]:+.2f} ({behind[1]:+.2f} … {behind[2]:+.2f})"
+        lines.append(
+            f"| {score['contestant']} | {score['median']:.2f}% ± {score['median_error']:.2f} "
+            f"| {score['p90']:.2f}% ± {score['p90_error']:.2f} | {score['worst_task']:.2f}% "
+            f"| {score['diverged']:.1%} | {said} | {score['cost']:.1f} |"
+        )
+    lines += ["", f"`{run['command']}`, {run['date']}, {run['studies a task']} studies a task."]
+    return "\n".join(lines)
+
+
 def rendered(text: str) -> str:
-    """The README with its generated parts made anew."""
-    parts = {"help": command_help(), "rules": rules_table(), "overhead": overhead_table()}
+    """A page with its generated parts made anew."""
+    parts = {
+        "help": command_help,
+        "rules": rules_table,
+        "regret": lambda: regret_table("ours", "peers", "searches", "recipes"),
+        "ablations": lambda: regret_table("ablations"),
+        "rivals": lambda: regret_table("rivals"),
+        "regret-rules": lambda: regret_table("rules"),
+        "live": lambda: regret_table("live"),
+        "overhead": overhead_table,
+    }
     for name, part in parts.items():
         before, begin, rest = text.partition(f"<!-- {name}: begin -->\n")
         _, end, after = rest.partition(f"<!-- {name}: end -->")
-        if not begin or not end:
-            raise ValueError(f"README.md has no place for {name!r}")
-        text = f"{before}{begin}{part}\n{end}{after}"
+        if begin and end:
+            text = f"{before}{begin}{part()}\n{end}{after}"
     return text
 
 
 if __name__ == "__main__":
-    README.write_text(rendered(README.read_text(encoding="utf-8")), encoding="utf-8")
+    for page in PAGES:
+        page.write_text(rendered(page.read_text(encoding="utf-8")), encoding="utf-8")

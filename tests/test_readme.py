@@ -15,7 +15,7 @@ from lrsearch.cli import app
 from lrsearch.core.study_plan import load_plan
 from lrsearch.core.study_result import WarningName
 from lrsearch.search.setting import with_whole_schedules
-from tests.readme import README, rendered
+from tests.readme import PAGES, README, rendered
 
 TEXT = README.read_text(encoding="utf-8")
 
@@ -33,8 +33,11 @@ def test_python_snippets_run_in_their_order(tmp_path: Path, monkeypatch: pytest.
     assert suggestion.lr is not None, suggestion.reason
 
 
-def test_help_in_the_readme_is_the_commands_own() -> None:
-    assert rendered(TEXT) == TEXT, "run python -m tests.readme"
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.parent.name)
+def test_the_generated_parts_of_a_page_are_what_the_commands_and_the_benchmarks_say(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    assert "begin -->" in text
+    assert rendered(text) == text, "run python -m tests.readme"
 
 
 def test_commands_and_options_in_the_readme_exist() -> None:

@@ -19,38 +19,34 @@ _LOOKS = {
     "recipes": ("#CC79A7", "D"),
 }
 """Colour and marker by group; the colours hold for the colour-blind (Okabe and Ito)."""
-_FLOOR = 0.05
+_FLOOR = 0.01
 """Percent: what is better is drawn here."""
-_NAMED = 3.0
-"""Percent: only contestants that lose less, and ours, are named in the picture."""
 
 
 def regret_against_cost(scores: Sequence[Score], path: Path) -> None:
-    """Median regret, with a line to the 90th percentile, against run-equivalents; ablations are left out."""
+    """Median regret, with a line to the 90th percentile, a row each, by cost; no ablations."""
     groups = {contestant.name: contestant.group for contestant in contestants()}
-    figure = Figure(figsize=(9, 6), layout="constrained")
+    shown = [s for s in scores if s.how == "replay" and groups.get(s.contestant) in _LOOKS]
+    shown.sort(key=lambda s: (round(s.cost, 1), s.median), reverse=True)
+    rows = {s.contestant: row for row, s in enumerate(shown)}
+    figure = Figure(figsize=(9, 0.24 * len(rows) + 1.4), layout="constrained")
     axes = figure.subplots()
     for group, (colour, marker) in _LOOKS.items():
-        shown = [s for s in scores if s.how == "replay" and groups.get(s.contestant) == group]
-        if not shown:
-            continue
-        x = [max(s.cost, 0.3) for s in shown]
-        y = [max(s.median, _FLOOR) for s in shown]
-        tops = [max(s.p90, _FLOOR) for s in shown]
-        axes.vlines(x, y, tops, color=colour, alpha=0.35, linewidth=2)
-        axes.plot(x, y, marker, color=colour, markersize=8, label=group)
-        for s, at, height in zip(shown, x, y, strict=True):
-            if group == "ours" or s.median < _NAMED:
-                axes.annotate(
-                    s.contestant, (at, height), textcoords="offset points", xytext=(8, -3), fontsize=9
-                )
+        own = [s for s in shown if groups[s.contestant] == group]
+        at = [rows[s.contestant] for s in own]
+        medians = [max(s.median, _FLOOR) for s in own]
+        axes.hlines(at, medians, [max(s.p90, _FLOOR) for s in own], color=colour, alpha=0.4, linewidth=3)
+        axes.plot(medians, at, marker, color=colour, markersize=7, label=group)
+    axes.set_yticks(list(rows.values()), [f"{s.contestant}   {s.cost:4.1f}" for s in shown], fontsize=9)
     axes.set(
         xscale="log",
-        yscale="log",
-        xlabel="cost, run-equivalents (what costs less than 0.3 is drawn there)",
-        ylabel="regret, % of the achievable improvement: median, line to the 90th percentile",
+        ylim=(-0.7, len(rows) - 0.3),
+        xlabel="regret in %: the median, and a line to the 90th percentile",
+        title="Contestants by their cost in run-equivalents",
     )
-    axes.grid(alpha=0.3, which="both")
-    axes.legend(title="group")
+    ticks = [_FLOOR, 0.1, 1, 10, 100]
+    axes.set_xticks(ticks, [f"≤ {_FLOOR:g}", *(f"{tick:g}" for tick in ticks[1:])])
+    axes.grid(alpha=0.3, axis="x")
+    axes.legend(loc="lower right")
     with mpl.rc_context({"savefig.dpi": 110}):
         figure.savefig(path)

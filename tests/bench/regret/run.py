@@ -21,7 +21,7 @@ from typing import Any
 
 import optuna
 
-from tests.bench.regret import live, oracle, peers, plots, rivals
+from tests.bench.regret import findings, live, oracle, peers, plots, rivals
 from tests.bench.regret.contestants import contestants
 from tests.bench.regret.data import fetch
 from tests.bench.regret.score import COVERAGE, TARGETS, Row, Score, judged, medians, score
@@ -48,6 +48,7 @@ def main(arguments: list[str]) -> None:
         oracle.compute()
         peers.compute()
         rivals.compute()
+        findings.compute()
     if given.live:
         live.compute()
     begin = time.monotonic()
@@ -64,6 +65,7 @@ def main(arguments: list[str]) -> None:
             "versions": {name: version(name) for name in ("lrsearch", "torch", "optuna", "numpy", "scipy")},
         }
         write(rows, scores, setting)
+        findings.report()
 
 
 def replayed(studies: int, only: Sequence[str] | None = None) -> list[Row]:
@@ -136,9 +138,17 @@ def write(rows: Sequence[Row], scores: Sequence[Score], setting: dict[str, Any])
         name: medians([row for row in rows if row.contestant == name and row.how == "replay"])
         for name in dict.fromkeys(row.contestant for row in rows)
     }
-    summary = {**setting, "scores": [asdict(s) for s in scores], "medians": by_task}
+    summary = {**setting, "scores": [asdict(s) | {"group": _group(s)} for s in scores], "medians": by_task}
     (RESULTS / "regret.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
     plots.regret_against_cost(scores, RESULTS / "regret.png")
+
+
+def _group(score: Score) -> str:
+    """The table that a contestant stands in: replayed ones in their own, real studies in ``live``."""
+    groups = {contestant.name: contestant.group for contestant in contestants()}
+    if score.contestant not in groups:
+        return "rivals"
+    return groups[score.contestant] if score.how == "replay" else "live"
 
 
 def _play(name: str, task: str, first: int, last: int) -> list[Row]:
