@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, redirect_stderr, suppress
+from contextlib import ExitStack, closing, contextmanager, redirect_stderr, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -458,18 +458,29 @@ def test_in_a_log_a_silence_is_said_each_time_it_has_doubled(
 # --- a full disk ------------------------------------------------------------------------------------------
 
 
+@contextmanager
+def mounted_disk(place: Path, megabytes: int) -> Iterator[None]:
+    """A disk of this size at this place; OSError where none can be mounted."""
+    place.mkdir()
+    words = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(place)]
+    mounted = subprocess.run(words, capture_output=True, check=False)
+    if mounted.returncode:
+        raise OSError(f"no disk can be mounted here: {mounted.stderr.decode().strip()}")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", str(place)], check=True)
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A disk of 8 MB."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(place)], capture_output=True, check=False
-    )
-    if mounted.returncode:
-        pytest.skip(f"no disk can be mounted here: {mounted.stderr.decode().strip()}")
-    yield place
-    subprocess.run(["umount", "--lazy", str(place)], check=True)
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(mounted_disk(tmp_path / "disk", 8))
+        except OSError as error:
+            pytest.skip(str(error))
+        yield tmp_path / "disk"
 
 
 def fill(disk: Path, leave: int) -> None:

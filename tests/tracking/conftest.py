@@ -1,16 +1,15 @@
 from __future__ import annotations
 
-import contextlib
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 
 from lrsearch.tracking.folder import StudyFolder, create_folder
 from lrsearch.tracking.sync import Destination
 from tests.tracking.postgres import PostgresStore, serving_postgres
+from tests.tracking.runs import end_mirrors
 from tests.tracking.server import serving, serving_store
 from tests.tracking.store import Store
 
@@ -19,7 +18,7 @@ from tests.tracking.store import Store
 def folder(tmp_path: Path) -> Iterator[StudyFolder]:
     made = create_folder("study", out=tmp_path / "study")
     yield made
-    _end_mirrors(tmp_path)
+    end_mirrors(tmp_path)
 
 
 @pytest.fixture
@@ -43,12 +42,3 @@ def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[
         serving_store(store.uri, tmp_path_factory.mktemp("postgres-server")) as port,
     ):
         yield port, store
-
-
-def _end_mirrors(place: Path) -> None:
-    """End the mirrors that still serve a folder of this test: those whose server never comes back."""
-    for process in psutil.process_iter(["cmdline"]):
-        words = process.info["cmdline"] or []
-        if "lrsearch.tracking.mirror" in words and words[-1].startswith(str(place)):
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.kill()

@@ -8,7 +8,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+
+import psutil
 
 from lrsearch.tracking.folder import StudyFolder
 from lrsearch.tracking.journal import RunJournal
@@ -79,6 +82,15 @@ def wait_until(condition: Callable[[], object], timeout: float = 60.0) -> None:
         if time.monotonic() > deadline:
             raise TimeoutError("it did not come")
         time.sleep(0.02)
+
+
+def end_mirrors(place: Path) -> None:
+    """End the mirrors that still serve a folder in here: those whose server never comes back."""
+    for process in psutil.process_iter(["cmdline"]):
+        words = process.info["cmdline"] or []
+        if "lrsearch.tracking.mirror" in words and words[-1].startswith(str(place)):
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
 
 
 def in_python(code: str, cwd: Path, **environment: str) -> str:
