@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from lrsearch.core.suggest import RULES
 from lrsearch.report.tables import RULE_READS
@@ -42,7 +43,7 @@ def command_help() -> str:
 
 def rules_table() -> str:
     """What each rule's lr is and how good it is, from the last run of `python -m tests.bench rules`."""
-    figures = json.loads((BENCH / "results" / "rules.json").read_text(encoding="utf-8"))
+    figures = _results("rules")
     lines = [
         "| rule | the lr | share of the improvement lost: mean (90th percentile) | five seeds apart |",
         "|---|---|---|---|",
@@ -55,7 +56,7 @@ def rules_table() -> str:
 
 def overhead_table() -> str:
     """What a range test costs, from the last run of `python -m tests.bench overhead`."""
-    run = json.loads((BENCH / "results" / "overhead.json").read_text(encoding="utf-8"))
+    run = _results("overhead")
     ratios: dict[str, dict[str, str]] = {}
     costs = []
     for figure in sorted(run["figures"], key=lambda figure: (figure["at"], figure["median"])):
@@ -85,7 +86,7 @@ def overhead_table() -> str:
 
 def regret_table(*groups: str) -> str:
     """What contestants of these groups lose and cost, from the last run of `python -m tests.bench regret`."""
-    run = json.loads((BENCH / "results" / "regret.json").read_text(encoding="utf-8"))
+    run = _results("regret")
     lines = [
         "| | median | 90th percentile | worst task | diverged | behind `default` (95%) | cost |",
         "|---|---|---|---|---|---|---|",
@@ -104,6 +105,50 @@ def regret_table(*groups: str) -> str:
     return "\n".join(lines)
 
 
+def tasks_table() -> str:
+    """Median regrets by task, those that settings were chosen on first."""
+    medians = _results("regret")["medians"]
+    tasks = ("digits-mlp", "mnist-5k-cnn", "fashion-mlp", "diamonds-mlp", "moby-gru")
+    names = ("default", "quick", "thorough", "TPE in our bracket, confirmed, 16 runs", "TPE, 16 runs")
+    return "\n".join(
+        [
+            "| median regret in % | " + " | ".join(tasks) + " |",
+            "|---" * (1 + len(tasks)) + "|",
+            *(f"| {name} | {' | '.join(f'{medians[name][t]:.2f}' for t in tasks)} |" for name in names),
+        ]
+    )
+
+
+def faults_table() -> str:
+    """What each fault lost, from the last run of `python -m tests.bench faults`."""
+    run = _results("faults")
+    lines = [
+        "| fault | tried | lost or double | updates trained again, at most | training held up, at most |",
+        "|---|---|---|---|---|",
+    ]
+    for fault in run["outcomes"]:
+        again = "" if fault["repeated"] is None else str(max(fault["repeated"]))
+        held = "" if fault["held_up_s"] is None else f"{fault['held_up_s']:.2f} s"
+        lines.append(f"| {fault['fault']} | {fault['tried']} | {fault['lost']} | {again} | {held} |")
+    return "\n".join([*lines, "", f"`{run['command']}`, {run['date']}."])
+
+
+def storage_table() -> str:
+    """How fast journals and stores are, from the last run of `python -m tests.bench storage`."""
+    run = _results("storage")
+    lines = ["| | measured | target |", "|---|---|---|"]
+    for figure in run["figures"]:
+        value, target = (
+            f"{x:.3g} {figure['unit']}" if x else "" for x in (figure["value"], figure["target"])
+        )
+        lines += [f"| {figure['name']} | {value} | {target} |"]
+    return "\n".join([*lines, "", f"`{run['command']}`, {run['date']}, {run['machine']}."])
+
+
+def _results(benchmark: str) -> Any:
+    return json.loads((BENCH / "results" / f"{benchmark}.json").read_text(encoding="utf-8"))
+
+
 def rendered(text: str) -> str:
     """A page with its generated parts made anew."""
     parts = {
@@ -114,7 +159,10 @@ def rendered(text: str) -> str:
         "rivals": lambda: regret_table("rivals"),
         "regret-rules": lambda: regret_table("rules"),
         "live": lambda: regret_table("live"),
+        "tasks": tasks_table,
         "overhead": overhead_table,
+        "faults": faults_table,
+        "storage": storage_table,
     }
     for name, part in parts.items():
         before, begin, rest = text.partition(f"<!-- {name}: begin -->\n")
