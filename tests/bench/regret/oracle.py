@@ -136,6 +136,12 @@ def read_sweeps(name: str) -> dict[str, list[dict[str, Any]]]:
     return found
 
 
+def noted(name: str) -> dict[str, Any]:
+    """What a task's table was made with: so much is known of the task without its data."""
+    notes: dict[str, dict[str, Any]] = json.loads((FOLDER / "oracle.json").read_text(encoding="utf-8"))
+    return notes[name]
+
+
 def whole_tasks() -> list[str]:
     """The tasks whose tables are whole: what is replayed."""
     cells = len(SCHEDULES) * len(SEEDS) * (DECADES * STEPS_A_DECADE + 1)

@@ -172,7 +172,7 @@ def _rows() -> Iterator[Row]:
         if not group:
             continue
         known = oracle(case.name)
-        loss = float(np.mean([min(row.loss or case.trivial, case.trivial) for row in group]))
+        loss = float(np.mean([min(row.loss or known.trivial, known.trivial) for row in group]))
         settings = json.loads(group[0].settings)
         lost = 2 * sum(row.diverged for row in group) > len(group)
         yield Row(
