@@ -110,8 +110,10 @@ class Storage:
         """Fail every trial that a dead process left running or waiting."""
         for name in optuna.get_all_study_names(self._storage):
             study = optuna.load_study(study_name=name, storage=self._storage)
-            for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING, TrialState.WAITING)):
-                with _quiet():
+            with _quiet():
+                for _ in study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
+                    study.ask()  # one that waits cannot be told: it runs first
+                for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
                     study.tell(trial.number, state=TrialState.FAIL)
 
     def _study(self, spec: TrialSpec) -> optuna.Study:

@@ -614,6 +614,16 @@ def test_an_accepted_change_goes_on_and_is_recorded(change: str, resumable: Stud
     assert retold.warnings == result.warnings
 
 
+def test_a_trial_that_only_waited_when_its_process_died_is_no_hindrance(resumable: StudyFolder) -> None:
+    storage = f"sqlite:///{resumable.optuna_db}"
+    (name, *_) = optuna.get_all_study_names(storage)
+    optuna.load_study(study_name=name, storage=storage).enqueue_trial({"lr": 0.1})
+    study(named(digits()), "begun", resume=True)
+    for name in optuna.get_all_study_names(storage):
+        ended = {trial.state for trial in optuna.load_study(study_name=name, storage=storage).trials}
+        assert ended <= {TrialState.COMPLETE, TrialState.FAIL}
+
+
 def test_a_resume_without_a_change_goes_on_under_the_same_plan(resumable: StudyFolder) -> None:
     result = study(named(digits()), "begun", resume=True)
     assert result.terms.plan.preset == "quick"
