@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import multiprocessing
 import os
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -434,6 +436,17 @@ OTHERS = [
     ("a name that is no name", ["sync", "?"], ["name='?'", "use letters"]),
 ]
 COMMANDS = [(name, ["range-test", *words], said) for name, words, said in RANGE_TEST] + OTHERS
+
+
+def refused_elsewhere() -> None:
+    raise InputError("lr", -1.0, "is no learning rate", "give a number above 0")
+
+
+def test_a_worker_process_hands_the_error_on_as_it_is() -> None:
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        error = pool.submit(refused_elsewhere).exception()
+    assert isinstance(error, InputError)
+    assert (str(error), error.value) == ("lr=-1.0: is no learning rate; give a number above 0", -1.0)
 
 
 @pytest.mark.parametrize(("words", "said"), [pytest.param(w, s, id=name) for name, w, s in COMMANDS])

@@ -423,6 +423,25 @@ def test_no_output_and_no_file_holds_a_password_or_the_environment(
     assert "MLFLOW" not in journal.read_text()
 
 
+@pytest.mark.parametrize("command", ["search", "range-test", "sync"])
+def test_a_password_in_the_environments_tracking_uri_is_not_shown(
+    command: str, cli: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("small.py").write_text(TASK)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", URI)
+    words = {
+        "search": ("search", "small.py:task", "--name", "a", "--steps", "40", "--plan", "quick"),
+        "range-test": ("range-test", "small.py:task", "--out", "sweep"),
+        "sync": ("range-test", "small.py:task", "--out", "sweep", "--json"),
+    }
+    answer = cli(*words[command], "--sync-timeout", "3")
+    if command == "sync":
+        answer = cli("sync", "./sweep", "--timeout", "3")
+    said = answer.out + answer.err
+    assert "127.0.0.1:9" in said
+    assert not secrets_of(said)
+
+
 def test_a_password_in_an_argument_of_the_task_is_not_recorded(cli: Command) -> None:
     Path("small.py").write_text(TASK)
     source = f"postgresql://ada:{SECRET}@host/data"

@@ -118,7 +118,7 @@ def _store(folder: Any) -> str:
     from lrsearch.tracking import destination
 
     kept = destination.load(folder)
-    return "no MLflow" if kept is None else kept.tracking_uri
+    return "no MLflow" if kept is None else kept.redacted().tracking_uri
 
 
 def pairs(option: str, texts: list[str]) -> dict[str, str]:

@@ -95,7 +95,7 @@ def search(
         return load_study(folder)
     with ExitStack() as stack:
         stack.enter_context(hold(folder))
-        changed = bool(terms.differences(load_terms(folder)))
+        changed = resume and bool(terms.differences(load_terms(folder)))
         if resume:
             terms = replace(terms, accepted={**terms.accepted, **changes})
             setting = replace(setting, terms=terms)

@@ -180,6 +180,25 @@ def test_the_interval_never_passes_the_cliff() -> None:
     assert not interval.high_open
 
 
+def test_a_wall_above_the_best_bounds_the_lr_as_a_divergence_does() -> None:
+    losses = {0.476: 0.104, 0.952: 0.088, 1.9: 2.147}
+    walled = Response([Observation(lr, loss) for lr, loss in losses.items()])
+    assert walled.cliff == 1.9
+    assert walled.fit().lr == 0.952
+    interval = walled.fit().interval()
+    assert (interval.low, interval.high, interval.high_open) == (0.476, 1.9, False)
+
+
+@pytest.mark.parametrize("steeper", [1, 4, 15])
+def test_a_side_that_is_steep_but_can_be_fitted_is_no_wall(steeper: float) -> None:
+    assert (
+        response(
+            lambda x: (steeper if x > -6 else 1) * (x + 6) ** 2, [4.0**k for k in (-5, -4, -3, -2)]
+        ).cliff
+        is None
+    )
+
+
 def test_two_lrs_keep_the_better_and_say_nothing_more() -> None:
     fitted = response(parabola(1.0), [0.01, 0.1]).fit()
     assert fitted.lr == 0.1

@@ -127,6 +127,17 @@ def test_the_same_study_twice_is_the_same() -> None:
     assert first.trained == second.trained
 
 
+def test_decay_does_not_begin_above_a_cliff_of_the_base_schedule() -> None:
+    lab = Synthetic(best=0.3, edge=0.4)
+    study(lab, DEFAULT, Bracket(0.004, 0.5))
+    survived = [spec.lr for spec in lab.trained if spec.stage == "coarse" and spec.lr <= 0.4]
+    first: dict[str, float] = {}
+    for spec in lab.trained:
+        if spec.stage == "decay":
+            first.setdefault(spec.schedule["name"], spec.lr)
+    assert set(first.values()) == {max(survived)}
+
+
 def test_finalists_share_their_fresh_seeds() -> None:
     outcome = study(Synthetic(), DEFAULT)
     before = {t.spec.seed for stage in outcome.stages[:3] for t in stage.trials}
