@@ -123,11 +123,11 @@ def faults_table() -> str:
     """What each fault lost, from the last run of `python -m tests.bench faults`."""
     run = _results("faults")
     lines = [
-        "| fault | tried | lost or double | updates trained again, at most | training held up, at most |",
+        "| fault | tried | lost or double | trained again, at most | training held up, at most |",
         "|---|---|---|---|---|",
     ]
     for fault in run["outcomes"]:
-        again = "" if fault["repeated"] is None else str(max(fault["repeated"]))
+        again = "" if fault["repeated_s"] is None else f"{max(fault['repeated_s']):.2f} s"
         held = "" if fault["held_up_s"] is None else f"{fault['held_up_s']:.2f} s"
         lines.append(f"| {fault['fault']} | {fault['tried']} | {fault['lost']} | {again} | {held} |")
     return "\n".join([*lines, "", f"`{run['command']}`, {run['date']}."])

@@ -54,7 +54,8 @@ class ComparedStudy:
 
     def response(self, schedule: Mapping[str, Any]) -> Response:
         """The objective (as a loss) against lr under a schedule; InputError where nothing was trained so."""
-        return response_under(self.plan, self.trials, schedule, self.total_steps, Noise(self.answer.noise))
+        noise, base_lr = Noise(self.answer.noise), self.answer.base_lr
+        return response_under(self.plan, self.trials, schedule, self.total_steps, noise, base_lr)
 
     @property
     def epochs(self) -> float | None:

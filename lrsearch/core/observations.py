@@ -36,10 +36,15 @@ def response_under(
     schedule: Mapping[str, Any],
     total_steps: int,
     noise: Noise | None = None,
+    base_lr: float | None = None,
 ) -> Response:
     """The response under one schedule: of the trainings of full length, or of the short ones if there are no
-    others. `noise` is what was measured elsewhere. Raises InputError where nothing was trained under it.
+    others. `noise` is what was measured elsewhere; under another schedule than the base schedule, whose best
+    lr is `base_lr`, the optimum is expected near it. Raises InputError where nothing was trained under it.
     """
     under = [result for result in results if result.spec.schedule == schedule]
     full = [result for result in under if result.spec.steps == total_steps]
-    return Response(observe(plan, full or under), noise)
+    expected = None
+    if base_lr is not None and schedule != plan.base_schedule:
+        expected = plan.expected_lr(schedule, base_lr)
+    return Response(observe(plan, full or under), noise, expected)

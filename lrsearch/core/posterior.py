@@ -16,10 +16,12 @@ _COARSE_STEP, _FINE_POINTS, _TAIL = 0.4, 36, 1e-4
 """Octaves between optima tried first; optima tried again where all but a tail of the probability lies."""
 _REFERENCE = 2.0
 """Octaves from the optimum at which shapes of one amplitude agree: the coarse grid's step, a factor of 4."""
-_AMPLITUDES = 4.0 ** np.arange(-2.5, 4.1)
+_AMPLITUDES = 4.0 ** np.arange(-1.5, 4.1)
 """Excess an octave from the optimum, in units of the noise, evenly spread in log."""
 _SPREAD = 0.7
 """Relative standard deviation of the amplitude around each of these, so that they overlap."""
+_EXPECTED_OCTAVES, _EXPECTED_DF = 0.7, 4.0
+"""Student's t of an optimum around where it is expected: as in replayed studies, with longer tails."""
 STEEPEST = 16
 """How much steeper a shape may be above the optimum than below it."""
 _DISCREPANCY = np.array([0.002, 0.25])
@@ -46,13 +48,15 @@ _SHAPES = _shapes()
 class Means:
     """What is fitted: ascending `lrs`, their mean objectives and numbers of trials, each of shape (n,).
 
-    `cliff` is the lr that no optimum passes, or None.
+    `cliff` is the lr that no optimum passes, `expected` the lr around which it lies as far as is known
+    without these trials; None where there is none.
     """
 
     lrs: Array
     means: Array
     counts: Array
     cliff: float | None
+    expected: float | None
 
 
 @dataclass(frozen=True)
@@ -128,6 +132,9 @@ def _given(optima: Array, response: Means, noise: Noise | None) -> Posterior:
     log_weight -= 0.5 * np.log(square * t**2 + n)
     log_weight -= 0.5 * (np.log(variance) @ np.ones_like(y) + np.log(total) + np.log(1 + prior * ss))
     log_weight += np.log(_SHAPES[:, 4])[:, None]
+    if response.expected is not None:
+        off = (optima - math.log2(response.expected)) / _EXPECTED_OCTAVES
+        log_weight -= ((_EXPECTED_DF + 1) / 2 * np.log1p(off**2 / _EXPECTED_DF))[:, None, None]
     posterior = np.exp(log_weight - log_weight.max())
     posterior /= posterior.sum()
 

@@ -222,6 +222,17 @@ class StudyPlan(_Part):
         """The families of the decay stage that the base lr was not searched under."""
         return tuple(family for family in self.decay.families if family != self.base_schedule)
 
+    def expected_lr(self, schedule: Mapping[str, Any], base_lr: float) -> float:
+        """Where the best lr under a schedule is looked for, given the best one under the base schedule.
+
+        Decay raises it by `decay.peak_factor` against a constant lr.
+        """
+        if schedule == self.base_schedule:
+            return base_lr
+        if self.base_schedule["name"] == "constant":
+            return base_lr * self.decay.peak_factor
+        return base_lr / self.decay.peak_factor if schedule["name"] == "constant" else base_lr
+
     def total_steps(self, steps_per_epoch: int | None) -> int:
         """Updates of a full training; InputError where the length of an epoch is needed and not known."""
         if self.steps is not None:

@@ -77,7 +77,8 @@ class Gain:
 class Answer:
     """The learning rate and the schedule, and how sure they are.
 
-    `interval` is the confidence set of the optimal lr under the chosen schedule, `tolerance` the lrs that
+    `base_lr` is the best lr under the base schedule, before decay moved it. `interval` is the
+    confidence set of the optimal lr under the chosen schedule, `tolerance` the lrs that
     stay within the margin, `noise` the standard deviation between seeds, in the objective's unit; `margin` is
     that margin. `gain_over_constant` is None where constant won. `undecided` names finalists that cannot be
     told from the winner. `warnings` map a name to a sentence that says what was seen and what to do.
@@ -85,6 +86,7 @@ class Answer:
 
     lr: float
     schedule: Mapping[str, Any]
+    base_lr: float
     objective: float
     metric: str
     reason: str

@@ -236,7 +236,8 @@ def _draw_fit(
     colour: str,
 ) -> None:
     """The response that was fitted under the chosen schedule: at the full length where there is any."""
-    response = response_under(plan, trials, answer.schedule, total_steps, Noise(answer.noise))
+    noise, base_lr = Noise(answer.noise), answer.base_lr
+    response = response_under(plan, trials, answer.schedule, total_steps, noise, base_lr)
     if len(response.lrs) < _FEWEST_LRS:
         return
     fit = response.fit()

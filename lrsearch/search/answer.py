@@ -54,11 +54,14 @@ def conclude(found: Findings) -> Answer:
     schedule = confirmed.schedules[winner.name]
     finalists = tuple(_finalist(plan, c, confirmed.schedules[c.name]) for c in confirmed.candidates)
     spread = _noise(confirmed.candidates) or found.base.noise or Noise(0.0)
-    response = response_under(plan, found.trials, schedule, found.total_steps, found.base.noise)
+    response = response_under(
+        plan, found.trials, schedule, found.total_steps, found.base.noise, found.base.lr
+    )
     fit = response.fit()
     return Answer(
         lr=winner.lr,
         schedule=schedule,
+        base_lr=found.base.lr,
         objective=objective.from_loss(winner.mean),
         metric=objective.metric,
         reason=confirmed.decision.reason,

@@ -125,6 +125,7 @@ def best_so_far(terms: Terms, stages: Sequence[StageResult]) -> Answer | None:
     return Answer(
         lr=lr,
         schedule=plan.base_schedule,
+        base_lr=lr,
         objective=plan.objective.from_loss(float(fit.objective(lr))),
         metric=plan.objective.metric,
         reason="not confirmed yet",

@@ -141,8 +141,6 @@ def decay(stage: Stage, base: Base) -> list[Followed]:
     Returns the schedules by the loss expected of them, best first; the base schedule is not among them.
     """
     plan = stage.plan
-    constant_base = base.schedule["name"] == "constant"
-    start = _peak(stage, base) if constant_base else base.lr
     families: list[Mapping[str, Any]] = list(plan.decayed)
     if base.needs_warmup:
         families = [_warmed(schedule) for schedule in (base.schedule, *families)]
@@ -150,8 +148,7 @@ def decay(stage: Stage, base: Base) -> list[Followed]:
     for family in families:
         if not _may_go_on(stage):
             break
-        at = readable(base.lr / plan.decay.peak_factor) if family["name"] == "constant" else start
-        trials.append(stage.run([at], family, [plan.seed]))
+        trials.append(stage.run([_start(stage, base, family)], family, [plan.seed]))
     order = sorted(range(len(trials)), key=lambda k: _best_loss(stage, trials[k]))
     for rank, k in enumerate(order[: plan.decay.extended]):
         if rank > 0:  # it starts where the best ended
@@ -161,7 +158,8 @@ def decay(stage: Stage, base: Base) -> list[Followed]:
         _follow(stage, families[k], trials[k])
     followed = []
     for family, group in zip(families, trials, strict=False):
-        response = Response(seen, base.noise) if (seen := observe(plan, group)) else None
+        expected = plan.expected_lr(family, base.lr)
+        response = Response(seen, base.noise, expected) if (seen := observe(plan, group)) else None
         if response is not None and response.groups:
             fit = response.fit()
             lr = readable(fit.lr)
@@ -171,11 +169,13 @@ def decay(stage: Stage, base: Base) -> list[Followed]:
     return sorted(followed, key=lambda f: f.loss)
 
 
-def _peak(stage: Stage, base: Base) -> float:
-    """Above the base lr, but not up to where it led nowhere: below a cliff, the highest lr that trained."""
+def _start(stage: Stage, base: Base, family: Mapping[str, Any]) -> float:
+    """Where the family's best is expected, but not up to where the base lr led nowhere: below a cliff, the
+    highest lr that trained.
+    """
     response = _response(stage, base.trials)
-    peak = base.lr * stage.plan.decay.peak_factor
-    return readable(peak if response.cliff is None else min(peak, float(response.lrs[-1])))
+    expected = stage.plan.expected_lr(family, base.lr)
+    return readable(expected if response.cliff is None else min(expected, float(response.lrs[-1])))
 
 
 def _grid(stage: Stage, bracket: Bracket | None) -> list[float]:

@@ -108,9 +108,8 @@ class StudyResult(RecordState):
         """The objective (as a loss) against lr under a schedule, by default the chosen one."""
         trials = [trial for stage in self.stages for trial in stage.trials]
         under = schedule or self.answer.schedule
-        return response_under(
-            self.terms.plan, trials, under, self.terms.total_steps, Noise(self.answer.noise)
-        )
+        noise, base_lr = Noise(self.answer.noise), self.answer.base_lr
+        return response_under(self.terms.plan, trials, under, self.terms.total_steps, noise, base_lr)
 
     def fit(self, schedule: Mapping[str, Any] | None = None) -> FittedResponse:
         """The fitted response under a schedule, by default the chosen one."""

@@ -1,13 +1,13 @@
 """What a kill costs: studies that are killed or stopped again and again.
 
-A study of about thirty short trainings of the digits task runs in a process of its own, with its mirror on
-MLflow's SQLite store, and a checkpoint is kept every fifth of a second. It is ended at a random moment, goes
+A study of thirty short trainings of the digits task runs in a process of its own, with its mirror on MLflow's
+SQLite store, and a checkpoint is kept every tenth of a second. It is ended at a random moment, goes
 on, is ended again, and so on, until it ends by itself; then comes the next study, until every kind of end has
 been tried often enough. Each finished study is held against one that nobody disturbed: trials and answer bit
 for bit, and every run and point, in the journal and in MLflow, once.
 
-Repeated work is what was trained between the last checkpoint and the end, counted in updates; sweeps of the
-range test have no checkpoints and are taken again.
+Repeated work is what was trained between the last checkpoint and the end: the seconds from its first update
+to its last. Sweeps of the range test have no checkpoints and are taken again.
 """
 
 from __future__ import annotations
@@ -16,11 +16,13 @@ import os
 import random
 import shutil
 import signal
+import struct
 import sys
 import tempfile
 import time
+from array import array
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,9 +36,17 @@ from tests.search.tasks import Observer, digits, points_of, runs, study, trainin
 from tests.tracking.store import Store, empty_store
 
 KILLS, CLEAN_STOPS = 100, 20
-CHECKPOINT_S = 0.2
-_PLAN: dict[str, Any] = {"preset": "default", "budget": 34.0, "confirm": {"seeds": 5, "max_seeds": 5}}
+CHECKPOINT_S = 0.1
+_PLAN: dict[str, Any] = {
+    "preset": "default",
+    "budget": 60.0,
+    "fine": {"trials": 3},
+    "decay": {"extended": 2},
+    "confirm": {"candidates": 3, "seeds": 5, "max_seeds": 5},
+}
 _ENDINGS = {signal.SIGKILL: -9, signal.SIGTERM: -15, signal.SIGINT: 130}
+_KILLS_A_STUDY = 3
+"""About so many at least: no process lives longer than this part of a whole study."""
 _PATIENCE_S = 300.0
 
 
@@ -44,8 +54,9 @@ _PATIENCE_S = 300.0
 class Outcome:
     """One fault: how often it was tried, on how many records, and what of them was lost or double.
 
-    `repeated` are the updates that each end made to be taken again, without the range test's. `held_up_s` is
-    for how long a training stood still for its record, at most. Both are None where they are not measured.
+    `repeated_s` is the time of the updates that each end made to be taken again, without the range test's.
+    `held_up_s` is for how long a training stood still for its record, at most. Both are None where they are
+    not measured.
     `problems` are what happened and should not have.
     """
 
@@ -57,7 +68,7 @@ class Outcome:
     wrong_runs: int = 0
     wrong_points: int = 0
     never_ended: int = 0
-    repeated: list[int] | None = None
+    repeated_s: list[float] | None = None
     held_up_s: float | None = None
     problems: list[str] = field(default_factory=list)
 
@@ -98,20 +109,21 @@ def _ended_by(
     make: Callable[[str], Study],
 ) -> Outcome:
     outcome = Outcome(number.name)
-    outcome.repeated = []
+    outcome.repeated_s = []
     while outcome.tried < times:
         one = make(f"{number.name}-{outcome.records}")
         outcome.records += 1
         while True:
-            moment = rng.uniform(0, seconds) if outcome.tried < times else None
-            before = one.taken, one.kept
+            moment = rng.uniform(0, seconds / _KILLS_A_STUDY) if outcome.tried < times else None
+            before, kept = one.taken, one.kept
             code = one.work(moment, number)
             if code == 0:
                 break
             if code != _ENDINGS[number]:
                 raise RuntimeError(f"{one.place}: ended with {code}: {one.said}")
             outcome.tried += 1
-            outcome.repeated.append(max(0, (one.taken - before[0]) - (one.kept - before[1])))
+            again = one.updates[len(one.updates) - max(0, one.taken - before - (one.kept - kept)) :]
+            outcome.repeated_s.append(round(again[-1] - again[0], 3) if again else 0.0)
         one.settle()
         compare(one, whole, outcome)
     return outcome
@@ -213,9 +225,16 @@ class Study:
         return runs(self.folder)
 
     @property
+    def updates(self) -> Sequence[float]:
+        """When each update of a trial was done, in seconds, in every process."""
+        whole = array("d")
+        whole.frombytes(self._updates.read_bytes())
+        return whole
+
+    @property
     def taken(self) -> int:
         """Updates that trials took, in every process."""
-        return self._updates.stat().st_size
+        return len(self.updates)
 
     @property
     def kept(self) -> int:
@@ -225,7 +244,7 @@ class Study:
         ended = 0
         for path in self.folder.journals():
             run = _readable(path)
-            if run is None or run.start.kind != "trial":
+            if run is None or run.start.kind != "trial" or run.start.stage == "range-test":
                 continue
             if run.result is not None and run.end is not None:
                 ended += max(run.metric("train/loss")[0], default=0)
@@ -279,7 +298,7 @@ class Study:
 
         def note(*_: object) -> None:
             if stage.now != "range-test":
-                file.write(b".")
+                file.write(struct.pack("d", time.monotonic()))
 
         register_optimizer_step_post_hook(note)
         code = 1
@@ -289,7 +308,7 @@ class Study:
                     digits(),
                     "study",
                     plan=self._plan,
-                    epochs=2,
+                    epochs=8,
                     tracking_uri=self.store.uri,
                     progress=stage,
                     resume=self.folder.plan.is_file(),

@@ -219,6 +219,34 @@ def test_the_choice_keeps_away_from_a_steep_side() -> None:
     assert response(cliff, noise=Noise(0.2)).fit().lr < 0.02
 
 
+# Where the best lr under another schedule is known.
+
+
+def test_an_expected_lr_narrows_what_noise_leaves_open() -> None:
+    losses = {0.005: 0.36, 0.01: 0.31, 0.02: 0.30, 0.04: 0.32, 0.08: 0.36}
+    trials = [Observation(lr, loss) for lr, loss in losses.items()]
+    alone, expected = (Response(trials, Noise(0.03), lr).fit().interval() for lr in (None, 0.02))
+    assert (alone.high_open, expected.high_open) == (True, False)
+    assert alone.low <= expected.low < 0.02 < expected.high <= alone.high
+
+
+def test_clear_losses_overrule_an_expected_lr() -> None:
+    losses = parabola(0.0156)
+    trials = [Observation(lr, losses(math.log2(lr))) for lr in GRID]
+    alone, misled = (Response(trials, Noise(0.01, 2), lr).fit() for lr in (None, 0.5))
+    assert misled.lr == pytest.approx(alone.lr, rel=0.1)
+    assert misled.interval().low <= 0.0156 <= misled.interval().high
+
+
+def test_two_lrs_around_an_expected_one_bound_the_optimum_and_the_better_one_is_taken() -> None:
+    trials = [Observation(0.001, 0.5), Observation(0.08, 0.45)]
+    fitted = Response(trials, Noise(0.1), 0.01).fit()
+    assert fitted.lr == 0.08
+    interval, tolerance = fitted.interval(), fitted.tolerance(0.01)
+    assert (interval.low_open, interval.high_open) == (False, False)
+    assert tolerance.high == pytest.approx(0.08)
+
+
 # Properties.
 
 LOSSES = st.lists(st.floats(0, 1, width=16), min_size=5, max_size=7, unique=True)
@@ -325,6 +353,46 @@ def test_the_interval_covers_the_optimum_in_about_90_percent_of_500_studies(kind
     print(said)
     assert 0.86 <= np.mean(covered) <= 0.94, said
     assert np.median(octaves) < 1.5, said
+
+
+def followed(rng: np.random.Generator, *, is_expected: bool) -> tuple[Interval, float]:
+    """A decayed schedule as the search follows it, octave by octave from where its best is expected: the
+    interval and the true optimum, which lies 0.8 octaves from there on average.
+    """
+    start = 0.05
+    best = start * 2 ** (0.8 * float(rng.normal()))
+    curvature = 2 ** rng.uniform(math.log2(0.2), math.log2(6))
+    trials: list[Observation] = []
+
+    def run(lr: float, seed: int = 0) -> None:
+        loss = curvature * math.log2(lr / best) ** 2 + float(rng.normal())
+        trials.append(Observation(lr, loss, seed))
+
+    def found() -> Response:
+        return Response(trials, None, start if is_expected else None)
+
+    run(start)
+    run(2 * start)
+    while (side := found().needs_extension()) is not None:
+        run(found().tried[0] / 2 if side == "low" else found().tried[-1] * 2)
+    chosen = found().fit().lr
+    for seed in range(1, 4):
+        run(chosen, seed)
+    return found().fit().interval(), best
+
+
+def test_an_expected_lr_closes_intervals_that_still_cover_the_optimum() -> None:
+    covered, closed = {}, {}
+    for is_expected in (False, True):
+        rng = np.random.default_rng(30_240)
+        studies = [followed(rng, is_expected=is_expected) for _ in range(300)]
+        covered[is_expected] = np.mean(
+            [(i.low_open or i.low <= best) and (i.high_open or best <= i.high) for i, best in studies]
+        )
+        closed[is_expected] = np.mean([[not i.low_open, not i.high_open] for i, _ in studies])
+    said = f"covered: {covered}, ends that are closed: {closed}"
+    assert covered[True] >= 0.9, said
+    assert closed[True] > 0.6 > 0.4 > closed[False], said
 
 
 # Bad input.

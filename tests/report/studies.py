@@ -110,6 +110,7 @@ def answer_of(
     values: dict[str, Any] = {
         "lr": chosen.lr,
         "schedule": chosen.schedule,
+        "base_lr": BEST["constant"][0],
         "objective": chosen.mean,
         "metric": metric,
         "reason": "lowest mean objective",
