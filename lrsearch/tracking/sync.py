@@ -37,16 +37,19 @@ class Mirror:
         self._destination = destination
         self._place = MirrorState.of(destination)
         self._process = _launch(folder, destination)
+        self._awaited = False
         self._keeper = threading.Thread(target=self._keep, name="lrsearch-mirror", daemon=True)
         self._keeper.start()
 
     def _keep(self) -> None:
-        """Take the exit status; while we write the folder, start again what was killed, but by SIGTERM."""
+        """Take the exit status; start again what was killed, but by SIGTERM, while we write the folder or
+        wait for MLflow.
+        """
         pause, most = _RESTART_S
         while (status := self._process.wait()) < 0 and status != -signal.SIGTERM:
             time.sleep(pause)
             pause = min(2 * pause, most)
-            if not being_written(self._folder):
+            if not (being_written(self._folder) or self._awaited):
                 return
             with suppress(TrackingError):  # it is tried again, after a longer pause
                 self._process = _launch(self._folder, self._destination)
@@ -73,7 +76,11 @@ class Mirror:
 
     def wait(self, timeout: float) -> bool:
         """Wait at most `timeout` seconds until everything is sent; whether it is."""
-        return self._until(timeout, self.synced)
+        self._awaited = True
+        try:
+            return self._until(timeout, self.synced)
+        finally:
+            self._awaited = False
 
     def run_id(self, key: str, timeout: float = 0.0) -> str | None:
         """MLflow's id of the run with this key, waiting at most `timeout` seconds; None while pending."""

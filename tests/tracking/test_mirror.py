@@ -161,9 +161,22 @@ def test_a_mirror_that_is_killed_after_the_run_is_replaced_by_sync(
     mirror = start_mirror(folder, destination)
     wait_until(folder.mirror_state.exists)
     os.kill(mirror.pid, signal.SIGKILL)
-    assert not mirror.wait(TIMEOUT)
     assert sync(folder, timeout=TIMEOUT)
     assert [step for step, _, _ in store.points(journal.key, "lr")] == list(range(1, 501))
+
+
+def test_a_mirror_that_is_killed_as_the_run_ends_starts_again_where_it_is_waited_for(
+    folder: StudyFolder, destination: Destination, store: Store
+) -> None:
+    journal = record(folder, 500)
+    mirror = start_mirror(folder, destination)
+    wait_until(folder.mirror_state.exists)
+    os.kill(mirror.pid, signal.SIGKILL)
+    journal.end("FINISHED")
+    journal.close()
+    assert mirror.wait(TIMEOUT)
+    assert [step for step, _, _ in store.points(journal.key, "lr")] == list(range(1, 501))
+    assert store.status(journal.key) == "FINISHED"
 
 
 def test_a_mirror_that_is_told_to_end_does_not_start_again(

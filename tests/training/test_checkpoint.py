@@ -579,6 +579,42 @@ def test_a_full_disk_ends_the_training_and_leaves_the_earlier_ones(limit: int, t
     assert files(tmp_path) == before
 
 
+@pytest.mark.parametrize(
+    ("killed_at", "left"),
+    [((torch, "save"), 2), ((os, "fsync"), 2), ((Path, "replace"), 2), ((Path, "unlink"), 3)],
+)
+def test_a_kill_while_one_is_written_leaves_whole_ones_only(
+    killed_at: tuple[Any, str], left: int, tmp_path: Path
+) -> None:
+    """At its end at the latest: what is read then was whole before, or is."""
+    steps = (1, 2, 3)
+    pid = os.fork()
+    if pid == 0:
+        for step in steps:
+            if step == steps[-1]:
+                place, name = killed_at
+                setattr(place, name, half_done(getattr(place, name)))
+            Checkpoints(tmp_path, "ab").write(step, {"value": torch.ones(5000) * step})
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
+    newest = Checkpoints(tmp_path, "ab").newest()
+    assert newest is not None
+    assert (newest.step, newest.state["value"].unique().tolist()) == (left, [float(left)])
+    keep_only(tmp_path, {"ab"})
+    assert all(name.endswith(".ckpt") for name in files(tmp_path))
+
+
+def half_done(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Kills the process; what would be written has begun to be."""
+
+    def killed(*args: Any, **_: Any) -> None:
+        if function is torch.save:
+            args[1].write_bytes(b"half of a check")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    return killed
+
+
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(RecordError, match=r"cannot be written in .*file"):
