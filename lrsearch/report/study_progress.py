@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import sys
-import threading
 import time
 from types import TracebackType
 
@@ -18,6 +17,7 @@ from lrsearch.core.results import TrialResult, TrialSpec
 from lrsearch.core.schedule_names import schedule_name
 from lrsearch.core.study_plan import STAGES, StudyPlan
 from lrsearch.core.study_result import StageResult
+from lrsearch.report.stall import StallWatch
 from lrsearch.report.study_tables import plan_table, stage_found
 from lrsearch.report.tables import format_lr
 
@@ -25,10 +25,6 @@ _REFRESH_S = 0.1
 _TELLING_COST = 0.02
 """Run-equivalents that must have been trained before they tell how long the rest takes."""
 _BAR_WIDTH = 30
-_STALLED_S = 30.0
-"""A training that has recorded no step for so long is said to have none."""
-_WATCH_S = 1.0
-"""How often that is looked at."""
 
 
 class StudyProgress:
@@ -37,8 +33,7 @@ class StudyProgress:
     In a terminal it shows stage, trial, best so far, what is spent of the budget and the time left, at most
     ten times a second, from the thread that trains. Elsewhere it prints a line when a stage has ended.
 
-    A loader that hangs holds up that thread, so another one looks after it: in a terminal it shows for how
-    long there was no step, elsewhere it prints that, each time the silence is twice as long as any before.
+    Where a training stands still, it says since when.
     """
 
     def __init__(self, plan: StudyPlan, total_steps: int, steps_per_epoch: int | None = None) -> None:
@@ -56,29 +51,27 @@ class StudyProgress:
         self._number = 0
         self._step = 0
         self._best: TrialResult | None = None
-        self._moved = time.monotonic()  # when the training that runs was last heard of
-        self._ended = threading.Event()
-        self._watcher = threading.Thread(target=self._watch, name="lrsearch-progress", daemon=True)
+        self._watch = StallWatch(self._tell_stall, redraws=self._live is not None)
 
     def __enter__(self) -> StudyProgress:
         self._console.print(self._intro)
         if self._live is not None:
             self._live.start()
             self._due = 0.0
-        self._watcher.start()
+        self._watch.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._ended.set()
-        self._watcher.join()
+        self._watch.__exit__(kind, error, trace)
         if self._live is not None:
             self._live.stop()
 
     def stage_begins(self, stage: str) -> None:
         """A stage begins."""
         self._stage, self._running = stage, None
+        self._watch.rest()
         self._draw_if_due()
 
     def trial_begins(self, spec: TrialSpec, number: int) -> None:
@@ -87,20 +80,20 @@ class StudyProgress:
             self._account.book_sweep(self._step)
         self._account.start()
         self._running, self._number, self._step = spec, number, 0
-        self._moved = time.monotonic()
+        self._watch.heard()
         self._draw_if_due()
 
     def step_done(self, step: int) -> None:
         """The training that runs has done so many updates."""
         self._step = step
-        self._moved = now = time.monotonic()
-        if now >= self._due:
-            self._draw()
+        self._watch.heard()
+        self._draw_if_due()
 
     def trial_ends(self, result: TrialResult) -> None:
         """A training has ended, or was found in the record."""
         self._account.book(result, trained=self._running is not None)
         self._running, self._step = None, 0
+        self._watch.rest()
         if self._is_best(result):
             self._best = result
         self._draw_if_due()
@@ -109,6 +102,7 @@ class StudyProgress:
         """A stage has ended."""
         self._account.close_stage(result)
         self._running, self._step = None, 0
+        self._watch.rest()
         if self._live is None:
             cost = f"{result.cost:.3g} run-equivalents, {self._account.spent():.3g} so far"
             print(f"{result.stage}: {stage_found(result)}; {cost}", file=sys.stderr, flush=True)
@@ -124,23 +118,11 @@ class StudyProgress:
         best = self._plan.objective.as_loss(self._best)
         return result.spec.steps == self._best.spec.steps and (best is None or loss < best)
 
-    def _watch(self) -> None:
-        """Say where nothing is heard of the training that runs, until the study has ended."""
-        longest = 0.0
-        while not self._ended.wait(_WATCH_S):
-            silence = self._silence()
-            if silence is None:
-                continue
-            if self._live is not None:
-                self._draw()
-            elif silence >= 2 * longest:
-                longest = silence
-                print(self._now(), file=sys.stderr, flush=True)
-
-    def _silence(self) -> float | None:
-        """For how many seconds the training that runs has recorded no step, where that is long."""
-        seconds = time.monotonic() - self._moved
-        return seconds if self._running is not None and seconds >= _STALLED_S else None
+    def _tell_stall(self) -> None:
+        if self._live is not None:
+            self._draw()
+        else:
+            print(self._now(), file=sys.stderr, flush=True)
 
     def _draw_if_due(self) -> None:
         if time.monotonic() >= self._due:
@@ -171,17 +153,10 @@ class StudyProgress:
             if spec.lr > 0:  # a sweep has none
                 parts[0] += f" {self._number + 1}"
                 parts.append(f"lr {format_lr(spec.lr)} {schedule_name(spec.schedule)}")
-            parts.append(f"seed {spec.seed}, step {self._step:,}/{spec.steps:,}{self._stalled()}")
+            parts.append(f"seed {spec.seed}, step {self._step:,}/{spec.steps:,}{self._watch.said}")
         if self._best is not None:
             parts.append(f"best {self._score(self._best)}")
         return " · ".join(parts)
-
-    def _stalled(self) -> str:
-        silence = self._silence()
-        if silence is None:
-            return ""
-        since = time.strftime("%H:%M:%S UTC", time.gmtime(time.time() - silence))
-        return f", no step for {silence:.0f} s (since {since})"
 
     def _score(self, result: TrialResult) -> str:
         objective = self._plan.objective

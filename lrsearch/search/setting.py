@@ -27,10 +27,6 @@ if TYPE_CHECKING:
     from lrsearch.training.subjects import TaskFunction, TrainFunction
 
 _ANY_LR = 1e-3
-_GOOD_SWEEP_STEPS = 100
-"""Enough to tell the edge within a factor 3."""
-_FEWEST_SWEEP_STEPS = 20
-"""A curve of fewer points says nothing."""
 
 
 @dataclass(frozen=True)
@@ -45,21 +41,6 @@ class Setting:
     def plan(self) -> StudyPlan:
         """The plan, every schedule with all its parameters."""
         return self.terms.plan
-
-    @property
-    def sweep(self) -> SweepPlan:
-        """The range test's part of the plan; fewer sweeps rather than too short ones."""
-        stage = self.plan.range_test
-        affordable = stage.repeats * stage.share * self.terms.total_steps
-        repeats = min(stage.repeats, max(1, int(affordable // _GOOD_SWEEP_STEPS)))
-        usual = SweepPlan().steps_for(self.terms.steps_per_epoch)
-        return SweepPlan(
-            min_lr=stage.min_lr,
-            max_lr=stage.max_lr,
-            steps=max(min(usual, int(affordable / repeats)), _FEWEST_SWEEP_STEPS),
-            repeats=repeats,
-            seed=self.plan.seed,
-        )
 
 
 def changes_asked(

@@ -217,13 +217,13 @@ class _Study:
         for observer in self._observers:
             observer.stage_begins("range-test")
         setting = self._setting
-        known = self._record.finished_range_test(setting.sweep)
+        known = self._record.finished_range_test(setting.terms.sweep)
         if known is not None:
             curves, suggestion = known
         else:
-            with self._record.range_test(setting.sweep) as record:
+            with self._record.range_test(setting.terms.sweep) as record:
                 heard: list[SweepObserver] = [record, *(_Swept(o) for o in self._observers)]
-                curves = tuple(self._sweep(seed, record, heard) for seed in setting.sweep.seeds)
+                curves = tuple(self._sweep(seed, record, heard) for seed in setting.terms.sweep.seeds)
                 suggestion = combine([suggest(curve) for curve in curves])
                 record.finish(curves, suggestion)
         cost = self._account.book_steps(sum(curve.steps for curve in curves))
@@ -238,7 +238,7 @@ class _Study:
         setting = self._setting
         curve = record.swept_before(seed)
         if curve is None:
-            plan = setting.sweep.model_copy(update={"repeats": 1, "seed": seed})
+            plan = setting.terms.sweep.model_copy(update={"repeats": 1, "seed": seed})
             (curve,) = sweep(setting.subject, plan, setting.device, Observers(observers))
             record.swept(curve)
         return curve

@@ -7,9 +7,15 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from lrsearch.core.plan import SweepPlan
 from lrsearch.core.study_plan import StudyPlan, load_plan
 from lrsearch.errors import InputError, RecordError
 from lrsearch.tracking.folder import StudyFolder, write_json
+
+_GOOD_SWEEP_STEPS = 100
+"""Enough to tell the edge within a factor 3."""
+_FEWEST_SWEEP_STEPS = 20
+"""A curve of fewer points says nothing."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +36,21 @@ class Terms:
     source: str | None = None
     settings: tuple[str, ...] = ()
     accepted: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def sweep(self) -> SweepPlan:
+        """The range test's part of the plan; fewer sweeps rather than too short ones."""
+        stage = self.plan.range_test
+        affordable = stage.repeats * stage.share * self.total_steps
+        repeats = min(stage.repeats, max(1, int(affordable // _GOOD_SWEEP_STEPS)))
+        usual = SweepPlan().steps_for(self.steps_per_epoch)
+        return SweepPlan(
+            min_lr=stage.min_lr,
+            max_lr=stage.max_lr,
+            steps=max(min(usual, int(affordable / repeats)), _FEWEST_SWEEP_STEPS),
+            repeats=repeats,
+            seed=self.plan.seed,
+        )
 
     def save(self, folder: StudyFolder) -> None:
         """Write `plan.json`."""

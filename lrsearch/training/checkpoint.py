@@ -22,6 +22,7 @@ from lrsearch.training.batches import Batches
 from lrsearch.training.loop import Progress
 from lrsearch.training.plain_state import RandomStates
 from lrsearch.training.signals import DeferredSignals
+from lrsearch.training.tensor_file import write_tensors
 from lrsearch.training.trial import TrialLog
 
 EVERY_S = 60.0
@@ -99,7 +100,7 @@ class Checkpoints:
                 self._read_back = True
         except NotImplementedError as error:  # a RuntimeError, too: of a tensor that torch cannot write
             self._refuse(error)
-        except (OSError, RuntimeError) as error:  # torch's writer raises a RuntimeError on a full disk
+        except (OSError, RuntimeError) as error:
             raise RecordError(
                 f"the checkpoint of step {step} cannot be written in {self._folder}: {first_line(error)}"
             ) from error
@@ -147,7 +148,7 @@ class Checkpoints:
         unfinished = self._folder / f".{self._key}-{step}{_UNFINISHED}"
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            torch.save(dict(state), unfinished)
+            write_tensors(dict(state), unfinished)
             with unfinished.open("rb") as file:
                 os.fsync(file.fileno())
                 digest = hashlib.file_digest(file, "sha256").hexdigest()

@@ -22,6 +22,7 @@ from torch.optim import Optimizer
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from lrsearch.errors import InputError
+from lrsearch.training.tensor_file import write_tensors
 
 Restore = Callable[[], object]
 Keep = Literal["device", "cpu", "disk"]
@@ -253,7 +254,11 @@ class _DiskKeeper:
 
     def finish(self) -> None:
         """Write all that was noted, one tensor at a time."""
-        torch.save(self._values, self._path)
+        try:
+            write_tensors(self._values, self._path)
+        except OSError as error:
+            problem = f"{self._path.parent} cannot hold the model ({error.strerror})"
+            raise InputError("keep", "disk", problem, 'set TMPDIR to a larger disk, or use "cpu"') from error
 
     @cached_property
     def _stored(self) -> list[torch.Tensor]:

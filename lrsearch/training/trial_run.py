@@ -29,6 +29,7 @@ from lrsearch.training.state import (
 )
 from lrsearch.training.subjects import TrainFunction
 from lrsearch.training.task import Task, check_parts, steps_per_epoch
+from lrsearch.training.tensor_file import write_tensors
 from lrsearch.training.trial import Trial, TrialLog
 from lrsearch.training.validation import validate
 
@@ -259,12 +260,12 @@ def _save(model: nn.Module, path: Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            torch.save(state, unfinished)
+            write_tensors(state, unfinished)
             unfinished.replace(path)
         except BaseException:
             unfinished.unlink(missing_ok=True)
             raise
-    except (OSError, RuntimeError) as error:  # torch's writer raises a RuntimeError on a full disk
+    except (OSError, RuntimeError) as error:
         raise RecordError(f"cannot write the weights to {path}: {first_line(error)}") from error
 
 

@@ -5,24 +5,14 @@ from __future__ import annotations
 import pytest
 
 from lrsearch.errors import InputError
-from tests.bench.regret.oracle import SCHEDULES, SEEDS, grid, read_cells, whole_tasks
-from tests.bench.regret.replay import OracleLab, oracle, replay
+from tests.bench.regret.oracle import SCHEDULES, SEEDS, grid, read_cells, setting_of, whole_tasks
+from tests.bench.regret.replay import OracleLab, oracle, replay, terms_of
 from tests.bench.regret.tasks import CASES
 
 
 @pytest.fixture(params=whole_tasks())
 def task(request: pytest.FixtureRequest) -> str:
     return str(request.param)
-
-
-@pytest.fixture
-def task_with_data(task: str) -> str:
-    """A task whose data are here: not all come with what the tests install."""
-    try:
-        CASES[task].make()
-    except (ModuleNotFoundError, FileNotFoundError, InputError) as missing:
-        pytest.skip(str(missing))
-    return task
 
 
 def test_a_table_holds_the_grid(task: str) -> None:
@@ -56,14 +46,24 @@ def test_seeds_differ_as_much_as_the_tables_do(task: str) -> None:
     assert spread == pytest.approx(column.std(ddof=1), rel=0.15)
 
 
-def test_a_replay_is_the_same_twice_and_another_with_another_number(task_with_data: str) -> None:
-    first, again, other = (replay(task_with_data, number, "quick").choice for number in (0, 0, 1))
+def test_a_replay_is_begun_on_the_terms_of_the_real_study(task: str) -> None:
+    try:
+        real = setting_of(CASES[task], "thorough", budget=30).terms
+    except (ModuleNotFoundError, FileNotFoundError, InputError) as missing:
+        pytest.skip(f"its data are not here: {missing}")
+    replayed = terms_of(task, "thorough", '{"budget": 30}')
+    for part in ("plan", "total_steps", "steps_per_epoch", "facts", "sweep"):
+        assert getattr(replayed, part) == getattr(real, part), part
+
+
+def test_a_replay_is_the_same_twice_and_another_with_another_number(task: str) -> None:
+    first, again, other = (replay(task, number, "quick").choice for number in (0, 0, 1))
     assert first == again
     assert first != other
 
 
 @pytest.mark.parametrize("preset", ["quick", "default"])
-def test_a_replay_keeps_to_its_budget_and_answers(task_with_data: str, preset: str) -> None:
-    found = [replay(task_with_data, number, preset).choice for number in range(3)]
+def test_a_replay_keeps_to_its_budget_and_answers(task: str, preset: str) -> None:
+    found = [replay(task, number, preset).choice for number in range(3)]
     assert all(choice.lr is not None for choice in found)
     assert max(choice.cost for choice in found) <= {"quick": 10, "default": 16}[preset]

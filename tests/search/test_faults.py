@@ -30,7 +30,8 @@ from lrsearch import InputError, RecordError, StudyResult, Task
 from lrsearch.core.results import TrialResult, TrialSpec
 from lrsearch.core.study_plan import load_plan
 from lrsearch.core.study_result import StageResult
-from lrsearch.report import study_progress
+from lrsearch.report import stall
+from lrsearch.report.study_progress import StudyProgress
 from lrsearch.search.task_source import load_task
 from lrsearch.tracking.folder import StudyFolder, find_folder
 from lrsearch.training.range_test import Observers
@@ -412,13 +413,13 @@ def test_a_loader_that_hangs_is_said_with_since_when(
 ) -> None:
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.setattr(study_progress, "_STALLED_S", 1000.0)
-    monkeypatch.setattr(study_progress, "_WATCH_S", 0.02)
+    monkeypatch.setattr(stall, "_STALLED_S", 1000.0)
+    monkeypatch.setattr(stall, "_WATCH_S", 0.02)
 
     def hang(training: int, number: int, batch: Batch) -> Batch:
         if not second(training, number, 20):
             return batch
-        monkeypatch.setattr(study_progress, "_STALLED_S", 0.2)
+        monkeypatch.setattr(stall, "_STALLED_S", 0.2)
         deadline = time.monotonic() + 20
         while "no step for" not in shown.getvalue() and time.monotonic() < deadline:
             time.sleep(0.01)
@@ -433,13 +434,42 @@ def test_a_loader_that_hangs_is_said_with_since_when(
     assert "lrsearch-progress" not in {thread.name for thread in threading.enumerate()}
 
 
+@pytest.mark.parametrize("shown", [Terminal(), io.StringIO()], ids=["terminal", "log"])
+def test_a_loader_that_hangs_in_a_range_test_is_said_too(
+    shown: io.StringIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr(stall, "_WATCH_S", 0.02)
+
+    class Hanging:
+        def __iter__(self) -> Iterator[Batch]:
+            for _ in range(12):
+                yield torch.ones(4, 3), torch.ones(4, 1)
+            monkeypatch.setattr(stall, "_STALLED_S", 0.2)
+            deadline = time.monotonic() + 20
+            while "no step for" not in shown.getvalue() and time.monotonic() < deadline:
+                time.sleep(0.01)
+            raise KeyboardInterrupt
+
+    model = nn.Linear(3, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with redirect_stderr(shown), pytest.raises(KeyboardInterrupt):
+        lrsearch.range_test(
+            model, optimizer, nn.MSELoss(), Hanging(), steps=40, tracking=False, progress=True
+        )
+    said = shown.getvalue()
+    assert re.search(r"1[12]/40.*no step for 0 s \(since \d\d:\d\d:\d\d UTC\)", said)
+    assert "lrsearch-progress" not in {thread.name for thread in threading.enumerate()}
+
+
 def test_in_a_log_a_silence_is_said_each_time_it_has_doubled(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(study_progress, "_WATCH_S", 0.001)
+    monkeypatch.setattr(stall, "_WATCH_S", 0.001)
     now = 0.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
-    with study_progress.StudyProgress(load_plan({"steps": 90}), 90) as progress:
+    with StudyProgress(load_plan({"steps": 90}), 90) as progress:
         progress.stage_begins("coarse")
         progress.trial_begins(TrialSpec("coarse", 0.1, {"name": "constant"}, 7, 90), 0)
         for step in range(1, 4):

@@ -570,7 +570,7 @@ def test_a_full_disk_ends_the_training_and_leaves_the_earlier_ones(limit: int, t
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limits[1]))
     try:
-        with pytest.raises(RecordError, match="the checkpoint of step 2 cannot be written") as raised:
+        with pytest.raises(RecordError, match=r"checkpoint of step 2 cannot .*File too large") as raised:
             checkpoints.write(2, {"weights": torch.ones(5000)})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)

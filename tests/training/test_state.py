@@ -7,6 +7,7 @@ import hashlib
 import itertools
 import math
 import random
+import resource
 import tempfile
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -196,6 +197,21 @@ def test_everything_is_as_before(kind: str, ending: Callable[[Setup], None], tra
     before = fingerprint(setup)
     run(setup, ending)
     assert changes(before, fingerprint(setup)) == []
+
+
+def test_a_full_disk_for_the_copy_is_named_before_anything_is_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
+    said = r"cannot hold the model \(File too large\); set TMPDIR"
+    try:
+        with pytest.raises(InputError, match=said), preserve_state(nn.Linear(500, 500), keep="disk"):
+            pytest.fail("the block was entered")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("keep", ["cpu", "disk"])

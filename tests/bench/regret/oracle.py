@@ -188,12 +188,12 @@ def _sweep_jobs(case: Case, preset: str) -> Iterator[tuple[str, str, int]]:
 
 def _sweep(name: str, preset: str, seed: int) -> dict[str, Any]:
     setting = setting_of(CASES[name], preset)
-    plan = setting.sweep.model_copy(update={"repeats": 1, "seed": seed})
+    plan = setting.terms.sweep.model_copy(update={"repeats": 1, "seed": seed})
     (curve,) = sweep(setting.subject, plan, setting.device, Observers(()))
     return {
         "seed": seed,
         "cost": curve.steps / setting.terms.total_steps,
-        "repeats": setting.sweep.repeats,
+        "repeats": setting.terms.sweep.repeats,
         "suggestion": suggest(curve).to_dict(),
     }
 

@@ -24,16 +24,18 @@ from lrsearch.core.curve import Array
 from lrsearch.core.response import Observation
 from lrsearch.core.results import MetricSummary, TrialResult, TrialSpec
 from lrsearch.core.schedule_names import schedule_name
+from lrsearch.core.study_plan import load_plan
 from lrsearch.core.study_result import Answer, StageResult
 from lrsearch.core.suggest import Suggestion, combine
 from lrsearch.errors import StudyError
 from lrsearch.search.confirmation import Confirmed
 from lrsearch.search.fold import answer_of, bracket_of, fold
-from lrsearch.search.setting import Setting
+from lrsearch.search.setting import with_whole_schedules
 from lrsearch.search.stage import Account, Stage
 from lrsearch.search.stages import Base
 from lrsearch.search.storage import propose
-from tests.bench.regret.oracle import SCHEDULES, SEEDS, Cell, noted, read_cells, read_sweeps, setting_of
+from lrsearch.search.terms import Terms
+from tests.bench.regret.oracle import SCHEDULES, SEEDS, Cell, noted, read_cells, read_sweeps
 from tests.bench.regret.tasks import CASES, Case
 
 _CLIFF = 3.0
@@ -179,8 +181,20 @@ def _sweeps(name: str, preset: str) -> list[tuple[Suggestion, float]]:
 
 
 @cache
-def _setting(name: str, preset: str, changes: str) -> Setting:
-    return setting_of(CASES[name], preset, **json.loads(changes))
+def terms_of(name: str, preset: str, changes: str) -> Terms:
+    """What a study of a task is begun with, as the oracle's notes have it: the data are not needed."""
+    known = noted(name)
+    epochs, steps = known["epochs"], known["steps a training"]
+    plan = load_plan(preset).with_changes(epochs=epochs, **json.loads(changes))
+    return Terms(
+        plan=with_whole_schedules(plan, steps, steps // epochs),
+        task=name,
+        facts=known["facts"],
+        arguments={},
+        data=known["data"],
+        total_steps=steps,
+        steps_per_epoch=steps // epochs,
+    )
 
 
 class OracleLab:
@@ -265,9 +279,9 @@ def replay(
     sweeps: bool = True,
 ) -> Replayed:
     """A whole study of a task under a preset with changes; without `sweeps` it has no range test."""
-    setting = _setting(task, preset, json.dumps(changes))
-    suggestion, cost = swept(task, preset, number, setting.sweep.repeats) if sweeps else (None, 0.0)
-    account = Account(setting.plan, setting.terms.total_steps)
+    terms = terms_of(task, preset, json.dumps(changes))
+    suggestion, cost = swept(task, preset, number, terms.sweep.repeats) if sweeps else (None, 0.0)
+    account = Account(terms.plan, terms.total_steps)
     account.spent = cost
     bracket = bracket_of(suggestion)
     stages: list[StageResult] = []
@@ -276,7 +290,7 @@ def replay(
         base, confirmed = fold(lambda stage: Stage(stage, account, lab), stages.append, bracket)
     except StudyError:
         return Replayed(task, tuple(stages), account.spent)
-    answer = answer_of(setting.terms, stages, bracket, base, confirmed)
+    answer = answer_of(terms, stages, bracket, base, confirmed)
     return Replayed(task, tuple(stages), account.spent, base, confirmed, answer)
 
 

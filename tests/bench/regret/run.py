@@ -43,8 +43,9 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--studies", type=int, default=STUDIES, help=f"replays a task ({STUDIES})")
     parser.add_argument("--only", nargs="+", help="these contestants only; nothing is written")
     given = parser.parse_args(arguments)
-    if given.oracle:
+    if given.oracle or given.live:
         fetch()
+    if given.oracle:
         oracle.compute()
         peers.compute()
         rivals.compute()
