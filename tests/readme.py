@@ -210,7 +210,7 @@ def storage_table() -> str:
     """How fast journals and stores are, from the last run of `python -m tests.bench storage`."""
     run = _results("storage")
     lines = ["| | |", "|---|---|"]
-    lines += [f"| {figure['name']} | {figure['value']:.2g} {figure['unit']} |" for figure in run["figures"]]
+    lines += [f"| {figure['name']} | {figure['value']:.3g} {figure['unit']} |" for figure in run["figures"]]
     return "\n".join([*lines, "", f"`{run['command']}`, {run['date']}, {run['machine']}."])
 
 

@@ -39,8 +39,9 @@ def response_under(
     base_lr: float | None = None,
 ) -> Response:
     """The response under one schedule: of the trainings of full length, or of the short ones if there are no
-    others. `noise` is what was measured elsewhere; under another schedule than the base schedule, whose best
-    lr is `base_lr`, the optimum is expected near it. Raises InputError where nothing was trained under it.
+    others. `noise` is what was measured elsewhere. `base_lr` is the best lr under the base schedule: under
+    another one the optimum is expected where `StudyPlan.expected_lr` has it. Raises InputError where nothing
+    was trained under the schedule.
     """
     under = [result for result in results if result.spec.schedule == schedule]
     full = [result for result in under if result.spec.steps == total_steps]

@@ -29,7 +29,7 @@ _FAR, _BEYOND_NOISE = 0.55, 6.0
 """Past an excess of this share of the losses' range, and of so many standard deviations between seeds, a
 response may level off: it tells no shape any more. Above the best such an lr is as good as diverged."""
 _FEWEST_LRS = 3
-"""With fewer there is nothing to fit: the response counts as flat."""
+"""With fewer the losses have no shape: a response counts as flat, unless its optimum is expected at an lr."""
 _CURVE_POINTS = 121
 
 
@@ -274,6 +274,8 @@ class FittedResponse:
         cliff = self._response.cliff
         fitted = self._posterior
         low, high = self._response.far_bounds() if fitted is None else fitted.central(level)
+        if not self._has_shape:  # the choice is the best tried lr then, wherever the optimum was expected
+            low, high = min(low, self.lr), max(high, self.lr)
         ceiling = self._highest if cliff is None else cliff
         return Interval(
             low=float(min(max(low, self._lowest), ceiling)),

@@ -225,7 +225,7 @@ class StudyPlan(_Part):
     def expected_lr(self, schedule: Mapping[str, Any], base_lr: float) -> float:
         """Where the best lr under a schedule is looked for, given the best one under the base schedule.
 
-        Decay raises it by `decay.peak_factor` against a constant lr.
+        Decay, as a warmup, raises it by `decay.peak_factor` against a constant lr.
         """
         if schedule == self.base_schedule:
             return base_lr

@@ -148,8 +148,7 @@ class StudyProgress:
 
     def _now(self) -> str:
         parts = [self._stage]
-        if self._running is not None:
-            spec = self._running
+        if (spec := self._running) is not None:  # asked once: the watch looks from a thread of its own
             if spec.lr > 0:  # a sweep has none
                 parts[0] += f" {self._number + 1}"
                 parts.append(f"lr {format_lr(spec.lr)} {schedule_name(spec.schedule)}")

@@ -95,7 +95,7 @@ def range_test(
     given, name = called(model)
     subject = _subject(given, optimizer, loss, train_loader, step, keep)
     chosen = subject.check(plan, device)
-    with ExitStack() as stack:
+    with ExitStack() as stack, ExitStack() as shown:
         observers: list[SweepObserver] = []
         record = None
         if tracking:
@@ -115,8 +115,9 @@ def range_test(
         elif progress:
             from lrsearch.report.progress import SweepProgress
 
-            observers.append(stack.enter_context(SweepProgress(plan.repeats)))
+            observers.append(shown.enter_context(SweepProgress(plan.repeats)))
         curves = tuple(sweep(subject, plan, chosen, Observers(observers)))
+        shown.close()
         suggestion = combine([suggest(curve) for curve in curves])
         if record is not None:
             record.finish(curves, suggestion)

@@ -37,22 +37,38 @@ class Mirror:
         self._destination = destination
         self._place = MirrorState.of(destination)
         self._process = _launch(folder, destination)
-        self._awaited = False
-        self._keeper = threading.Thread(target=self._keep, name="lrsearch-mirror", daemon=True)
-        self._keeper.start()
+        self._lock = threading.Lock()  # of the next two, which decide whether somebody keeps the mirror alive
+        self._waiting = 0
+        self._is_kept = True
+        self._keeper = self._start_keeper()
+
+    def _start_keeper(self) -> threading.Thread:
+        keeper = threading.Thread(target=self._keep, name="lrsearch-mirror", daemon=True)
+        keeper.start()
+        return keeper
 
     def _keep(self) -> None:
         """Take the exit status; start again what was killed, but by SIGTERM, while we write the folder or
         wait for MLflow.
         """
-        pause, most = _RESTART_S
-        while (status := self._process.wait()) < 0 and status != -signal.SIGTERM:
+        first, most = _RESTART_S
+        pause, started = first, time.monotonic()
+        while self._was_killed():
+            if time.monotonic() - started > most:
+                pause = first
             time.sleep(pause)
             pause = min(2 * pause, most)
-            if not (being_written(self._folder) or self._awaited):
+            with self._lock:
+                self._is_kept = self._waiting > 0 or being_written(self._folder)
+            if not self._is_kept:
                 return
+            started = time.monotonic()
             with suppress(TrackingError):  # it is tried again, after a longer pause
                 self._process = _launch(self._folder, self._destination)
+
+    def _was_killed(self) -> bool:
+        status = self._process.wait()
+        return status < 0 and status != -signal.SIGTERM
 
     @property
     def pid(self) -> int:
@@ -76,11 +92,15 @@ class Mirror:
 
     def wait(self, timeout: float) -> bool:
         """Wait at most `timeout` seconds until everything is sent; whether it is."""
-        self._awaited = True
+        with self._lock:
+            self._waiting += 1
+            if not self._is_kept:  # it was killed when nobody needed it
+                self._is_kept, self._keeper = True, self._start_keeper()
         try:
             return self._until(timeout, self.synced)
         finally:
-            self._awaited = False
+            with self._lock:
+                self._waiting -= 1
 
     def run_id(self, key: str, timeout: float = 0.0) -> str | None:
         """MLflow's id of the run with this key, waiting at most `timeout` seconds; None while pending."""

@@ -54,9 +54,9 @@ _PATIENCE_S = 300.0
 class Outcome:
     """One fault: how often it was tried, on how many records, and what of them was lost or double.
 
-    `repeated_s` is the time of the updates that each end made to be taken again, without the range test's.
-    `held_up_s` is for how long a training stood still for its record, at most. Both are None where they are
-    not measured.
+    `repeated` are the updates that each end made to be taken again, without the range test's, and
+    `repeated_s` their time. `held_up_s` is for how long a training stood still for its record, at most. They
+    are None where they are not measured.
     `problems` are what happened and should not have.
     """
 
@@ -68,6 +68,7 @@ class Outcome:
     wrong_runs: int = 0
     wrong_points: int = 0
     never_ended: int = 0
+    repeated: list[int] | None = None
     repeated_s: list[float] | None = None
     held_up_s: float | None = None
     problems: list[str] = field(default_factory=list)
@@ -109,7 +110,7 @@ def _ended_by(
     make: Callable[[str], Study],
 ) -> Outcome:
     outcome = Outcome(number.name)
-    outcome.repeated_s = []
+    outcome.repeated, outcome.repeated_s = [], []
     while outcome.tried < times:
         one = make(f"{number.name}-{outcome.records}")
         outcome.records += 1
@@ -122,8 +123,10 @@ def _ended_by(
             if code != _ENDINGS[number]:
                 raise RuntimeError(f"{one.place}: ended with {code}: {one.said}")
             outcome.tried += 1
-            again = one.updates[len(one.updates) - max(0, one.taken - before - (one.kept - kept)) :]
-            outcome.repeated_s.append(round(again[-1] - again[0], 3) if again else 0.0)
+            own = one.updates[before:]
+            again = own[len(own) - max(0, len(own) - (one.kept - kept)) :]
+            outcome.repeated.append(len(again))
+            outcome.repeated_s.append(round(again[-1] - again[0], 4) if again else 0.0)
         one.settle()
         compare(one, whole, outcome)
     return outcome
@@ -241,18 +244,20 @@ class Study:
         """Updates that need not be taken again: of what has ended, and up to the newest checkpoints."""
         if not self.folder.journal.is_dir():
             return 0
-        ended = 0
+        ended: dict[str, int] = {}
         for path in self.folder.journals():
             run = _readable(path)
             if run is None or run.start.kind != "trial" or run.start.stage == "range-test":
                 continue
             if run.result is not None and run.end is not None:
-                ended += max(run.metric("train/loss")[0], default=0)
+                key = TrialResult.from_dict(run.result).spec.key
+                ended[key] = max(run.metric("train/loss")[0], default=0)
         newest: dict[str, int] = {}
         for path in self.folder.checkpoints.glob("*.ckpt"):
             key, step, _ = path.stem.split("-")
-            newest[key] = max(newest.get(key, 0), int(step))
-        return ended + sum(newest.values())
+            if key not in ended:  # it is removed after the journal's end
+                newest[key] = max(newest.get(key, 0), int(step))
+        return sum(ended.values()) + sum(newest.values())
 
     def work(
         self,

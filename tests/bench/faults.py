@@ -79,8 +79,8 @@ def line(outcome: Outcome) -> str:
         f"(trials {outcome.wrong_trials}, answers {outcome.wrong_answers}, runs {outcome.wrong_runs}, "
         f"points {outcome.wrong_points}, runs never ended {outcome.never_ended})"
     )
-    if outcome.repeated_s is not None:
-        in_training = sum(seconds > 0 for seconds in outcome.repeated_s)
+    if outcome.repeated is not None and outcome.repeated_s is not None:
+        in_training = sum(updates > 0 for updates in outcome.repeated)
         said += f"; {in_training} made work be taken again, {max(outcome.repeated_s):.2f} s at most"
     if outcome.held_up_s is not None:
         said += f"; training held up by {outcome.held_up_s:.2f} s at most"

@@ -23,7 +23,7 @@ TRIES = 5
 
 
 class _FullDisk(Spoiler):
-    said = "cannot be written: No space left on device"
+    said = "No space left on device"
 
     @contextmanager
     def place(self, one: Study) -> Iterator[None]:

@@ -35,7 +35,7 @@ def test_nothing_is_lost_and_nothing_is_double(ended: list[Outcome]) -> None:
 
 
 def test_a_clean_stop_repeats_nothing(ended: list[Outcome]) -> None:
-    assert [sum(o.repeated_s or ()) for o in ended if o.fault != "SIGKILL"] == [0, 0]
+    assert [sum(o.repeated or ()) for o in ended if o.fault != "SIGKILL"] == [0, 0]
 
 
 @pytest.mark.parametrize("fault", machine_faults.SPOILERS)

@@ -247,6 +247,12 @@ def test_two_lrs_around_an_expected_one_bound_the_optimum_and_the_better_one_is_
     assert tolerance.high == pytest.approx(0.08)
 
 
+def test_the_interval_holds_the_choice_where_the_expected_lr_lies_elsewhere() -> None:
+    trials = [Observation(0.0025, 2.03), Observation(0.005, 2.55)]
+    fitted = Response(trials, Noise(1.0, 2), 0.02).fit()
+    assert fitted.interval().low <= fitted.lr == 0.0025
+
+
 # Properties.
 
 LOSSES = st.lists(st.floats(0, 1, width=16), min_size=5, max_size=7, unique=True)

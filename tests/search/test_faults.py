@@ -407,10 +407,11 @@ class Terminal(io.StringIO):
         return True
 
 
-@pytest.mark.parametrize("shown", [Terminal(), io.StringIO()], ids=["terminal", "log"])
+@pytest.mark.parametrize("kind", [Terminal, io.StringIO], ids=["terminal", "log"])
 def test_a_loader_that_hangs_is_said_with_since_when(
-    shown: io.StringIO, monkeypatch: pytest.MonkeyPatch
+    kind: type[io.StringIO], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    shown = kind()
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setattr(stall, "_STALLED_S", 1000.0)
@@ -434,10 +435,11 @@ def test_a_loader_that_hangs_is_said_with_since_when(
     assert "lrsearch-progress" not in {thread.name for thread in threading.enumerate()}
 
 
-@pytest.mark.parametrize("shown", [Terminal(), io.StringIO()], ids=["terminal", "log"])
+@pytest.mark.parametrize("kind", [Terminal, io.StringIO], ids=["terminal", "log"])
 def test_a_loader_that_hangs_in_a_range_test_is_said_too(
-    shown: io.StringIO, monkeypatch: pytest.MonkeyPatch
+    kind: type[io.StringIO], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    shown = kind()
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setattr(stall, "_WATCH_S", 0.02)

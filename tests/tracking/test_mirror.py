@@ -7,10 +7,13 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 import zlib
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
+
+import pytest
 
 from lrsearch.tracking.folder import StudyFolder, create_folder
 from lrsearch.tracking.journal import RunJournal
@@ -165,15 +168,18 @@ def test_a_mirror_that_is_killed_after_the_run_is_replaced_by_sync(
     assert [step for step, _, _ in store.points(journal.key, "lr")] == list(range(1, 501))
 
 
+@pytest.mark.parametrize("later_s", [0.0, 1.0])
 def test_a_mirror_that_is_killed_as_the_run_ends_starts_again_where_it_is_waited_for(
-    folder: StudyFolder, destination: Destination, store: Store
+    later_s: float, folder: StudyFolder, destination: Destination, store: Store
 ) -> None:
+    """Also where it was given up by then."""
     journal = record(folder, 500)
     mirror = start_mirror(folder, destination)
     wait_until(folder.mirror_state.exists)
     os.kill(mirror.pid, signal.SIGKILL)
     journal.end("FINISHED")
     journal.close()
+    time.sleep(later_s)
     assert mirror.wait(TIMEOUT)
     assert [step for step, _, _ in store.points(journal.key, "lr")] == list(range(1, 501))
     assert store.status(journal.key) == "FINISHED"

@@ -595,7 +595,7 @@ def test_a_kill_while_one_is_written_leaves_whole_ones_only(
                 place, name = killed_at
                 setattr(place, name, half_done(getattr(place, name)))
             Checkpoints(tmp_path, "ab").write(step, {"value": torch.ones(5000) * step})
-        os._exit(0)
+        os._exit(0)  # not killed: the test fails
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
     newest = Checkpoints(tmp_path, "ab").newest()
     assert newest is not None
@@ -606,11 +606,16 @@ def test_a_kill_while_one_is_written_leaves_whole_ones_only(
 
 def half_done(function: Callable[..., Any]) -> Callable[..., Any]:
     """Kills the process; what would be written has begun to be."""
+    writes = function is torch.save
 
     def killed(*args: Any, **_: Any) -> None:
-        if function is torch.save:
-            args[1].write_bytes(b"half of a check")
-        os.kill(os.getpid(), signal.SIGKILL)
+        try:
+            if writes:
+                args[1].write(b"half of a check")
+                args[1].flush()
+            os.kill(os.getpid(), signal.SIGKILL)
+        finally:
+            os._exit(1)
 
     return killed
 
