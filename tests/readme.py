@@ -203,7 +203,11 @@ def faults_table() -> str:
         again = "" if fault["repeated_s"] is None else f"{max(fault['repeated_s']):.2f} s"
         held = "" if fault["held_up_s"] is None else f"{fault['held_up_s']:.2f} s"
         lines.append(f"| {fault['fault']} | {fault['tried']} | {fault['lost']} | {again} | {held} |")
-    return "\n".join([*lines, "", f"`{run['command']}`, {run['date']}."])
+    servers = " and ".join(
+        f"{times} times on {name}" for name, times in run["server faults tried on"].items()
+    )
+    away = f"servers {servers.replace('1 times', 'once')}, away for {run['server away for, s']:.0f} s"
+    return "\n".join([*lines, "", f"`{run['command']}`, {run['date']}; {away}."])
 
 
 def storage_table() -> str:
