@@ -41,11 +41,15 @@ def reporting(debug: bool, study: str | None = None) -> Iterator[None]:
 
 @contextmanager
 def limited(seconds: float | None) -> Iterator[None]:
-    """Interrupts what it holds after so many seconds, just as Ctrl-C would."""
+    """Interrupts what it holds after so many seconds, just as Ctrl-C would.
+
+    Where SIGINT is ignored, as in the background of a shell script, it does so by SIGTERM.
+    """
     if seconds is None:
         yield
         return
-    timer = threading.Timer(seconds, signal.raise_signal, [signal.SIGINT])
+    ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    timer = threading.Timer(seconds, signal.raise_signal, [signal.SIGTERM if ignored else signal.SIGINT])
     timer.daemon = True
     timer.start()
     try:

@@ -448,6 +448,18 @@ def test_a_study_stops_when_its_time_is_over(cli: Command) -> None:
     assert cli("search", "tasks.py:slow", "--name", "none", *endless, "--max-time", "0").code == 2
 
 
+def test_time_is_over_also_in_the_background_of_a_script(cli: Command) -> None:
+    """There a shell has SIGINT ignored."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        endless = ("--steps", "10000000", "--plan", "quick", *NOWHERE)
+        answer = cli("search", "tasks.py:slow", "--name", "long", *endless, "--max-time", "3")
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert (answer.code, answer.out) == (143, "")
+    assert "lrsearch: terminated; " in answer.err
+
+
 def test_a_changed_task_is_refused_with_the_difference(cli: Command) -> None:
     stopped = cli("search", "tasks.py:interrupted", "--name", "a b", *QUICK)
     assert (stopped.code, stopped.out) == (130, "")
