@@ -19,6 +19,8 @@ from lrsearch.search.stages import Base
 
 _FAR = 2.0
 """Best lrs of two metrics further apart than this disagree."""
+_AT_THE_END = 1.05
+"""An lr within this factor of the last one tried lies at the end: the fit may choose one just inside."""
 _BEYOND = {"low": "below", "high": "above"}
 _BEYOND_NOISE = 2.0
 """Standard deviations between seeds that are no noise any more."""
@@ -141,8 +143,9 @@ def _warnings(
 
 def _on_edge(found: Findings, winner: Candidate, response: Response) -> str | None:
     """Whether the answer lies where the tried lrs end; diverged ones are tried too."""
-    if not response.tried[0] < winner.lr < response.tried[-1]:
-        word = "lowest" if winner.lr <= response.tried[0] else "highest"
+    lowest, highest = response.tried[0] * _AT_THE_END, response.tried[-1] / _AT_THE_END
+    if not lowest < winner.lr < highest:
+        word = "lowest" if winner.lr <= lowest else "highest"
         return f"the lr is the {word} that was tried under {winner.schedule}: raise the budget to go on"
     if winner.schedule == schedule_name(found.base.schedule) and found.base.on_edge is not None:
         return (
