@@ -9,8 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import cached_property, partial
-from pathlib import Path
+from functools import partial
 from tempfile import TemporaryDirectory
 from typing import Any, Literal, get_args
 
@@ -22,7 +21,7 @@ from torch.optim import Optimizer
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from lrsearch.errors import InputError
-from lrsearch.training.tensor_file import write_tensors
+from lrsearch.training.keepers import DiskKeeper, MemoryKeeper
 
 Restore = Callable[[], object]
 Keep = Literal["device", "cpu", "disk"]
@@ -69,9 +68,9 @@ def preserve_state(
             )
     with ExitStack() as stack:
         stack.enter_context(preserve_random_state(loaders))
-        keeper: _MemoryKeeper | _DiskKeeper = _MemoryKeeper(keep)
+        keeper: MemoryKeeper | DiskKeeper = MemoryKeeper(to_cpu=keep == "cpu")
         if keep == "disk":
-            keeper = _DiskKeeper(stack.enter_context(TemporaryDirectory(prefix="lrsearch-state-")))
+            keeper = DiskKeeper(stack.enter_context(TemporaryDirectory(prefix="lrsearch-state-")))
         snapshot = _Snapshot(keeper)
         for owner in (model, optimizer, scaler):
             snapshot.add(owner)
@@ -224,48 +223,6 @@ def _rewinder(generator: Generator) -> Restore:
     return partial(put_generator_state, generator, generator_state(generator))
 
 
-class _MemoryKeeper:
-    """Holds copies of tensors on their device, or in main memory."""
-
-    def __init__(self, keep: Keep) -> None:
-        self._to_cpu = keep == "cpu"
-
-    def keep(self, values: torch.Tensor) -> Callable[[], torch.Tensor]:
-        """Copy the values; return the function that hands them out."""
-        copied = values.to("cpu", copy=True) if self._to_cpu else values.clone()
-        return lambda: copied
-
-    def finish(self) -> None:
-        """Nothing is left to do."""
-
-
-class _DiskKeeper:
-    """Holds copies of tensors in one file, which is mapped into memory and not read as a whole."""
-
-    def __init__(self, folder: str) -> None:
-        self._path = Path(folder) / "tensors.pt"
-        self._values: list[torch.Tensor] = []
-
-    def keep(self, values: torch.Tensor) -> Callable[[], torch.Tensor]:
-        """Note the values; return the function that hands them out."""
-        index = len(self._values)
-        self._values.append(values)
-        return lambda: self._stored[index]
-
-    def finish(self) -> None:
-        """Write all that was noted, one tensor at a time."""
-        try:
-            write_tensors(self._values, self._path)
-        except OSError as error:
-            problem = f"{self._path.parent} cannot hold the model ({error.strerror})"
-            raise InputError("keep", "disk", problem, 'set TMPDIR to a larger disk, or use "cpu"') from error
-
-    @cached_property
-    def _stored(self) -> list[torch.Tensor]:
-        stored: list[torch.Tensor] = torch.load(self._path, map_location="cpu", mmap=True, weights_only=True)
-        return stored
-
-
 @dataclass(frozen=True)
 class _HeldTensor:
     tensor: torch.Tensor
@@ -291,7 +248,7 @@ class _HeldTensor:
 class _Snapshot:
     """What stood where: containers with their contents, tensors with their values."""
 
-    def __init__(self, keeper: _MemoryKeeper | _DiskKeeper) -> None:
+    def __init__(self, keeper: MemoryKeeper | DiskKeeper) -> None:
         self._keeper = keeper
         self._seen: dict[int, tuple[object, object]] = {}  # id -> (object, what is put back for it)
         self._kept: dict[tuple[object, ...], Callable[[], torch.Tensor]] = {}

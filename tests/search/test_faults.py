@@ -407,15 +407,20 @@ class Terminal(io.StringIO):
         return True
 
 
-@pytest.mark.parametrize("kind", [Terminal, io.StringIO], ids=["terminal", "log"])
-def test_a_loader_that_hangs_is_said_with_since_when(
-    kind: type[io.StringIO], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    shown = kind()
+@pytest.fixture(params=[Terminal, io.StringIO], ids=["terminal", "log"])
+def shown(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
+    """What is watched often, and written wide."""
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.setattr(stall, "_STALLED_S", 1000.0)
     monkeypatch.setattr(stall, "_WATCH_S", 0.02)
+    kind: type[io.StringIO] = request.param
+    return kind()
+
+
+def test_a_loader_that_hangs_is_said_with_since_when(
+    shown: io.StringIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stall, "_STALLED_S", 1000.0)
 
     def hang(training: int, number: int, batch: Batch) -> Batch:
         if not second(training, number, 20):
@@ -435,15 +440,9 @@ def test_a_loader_that_hangs_is_said_with_since_when(
     assert "lrsearch-progress" not in {thread.name for thread in threading.enumerate()}
 
 
-@pytest.mark.parametrize("kind", [Terminal, io.StringIO], ids=["terminal", "log"])
 def test_a_loader_that_hangs_in_a_range_test_is_said_too(
-    kind: type[io.StringIO], monkeypatch: pytest.MonkeyPatch
+    shown: io.StringIO, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shown = kind()
-    monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.setattr(stall, "_WATCH_S", 0.02)
-
     class Hanging:
         def __iter__(self) -> Iterator[Batch]:
             for _ in range(12):
