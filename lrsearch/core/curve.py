@@ -10,6 +10,8 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
+from lrsearch.core.divergence import Divergence
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -95,9 +97,11 @@ class RangeTestCurve:
     """One sweep: the lr and the raw loss of every step that gave a finite loss.
 
     `lrs` are the planned learning rates of the whole sweep, shape (planned steps,); `losses` the recorded
-    ones, shape (steps,), loss i taken at lrs[i]. `stopped_at` is the step (counted from 1) that ended the
-    sweep early and `stop_reason` why: ``not_finite``, ``rose`` (the loss rose for good), ``4x`` (the classic
-    rule), or another text; both None at its end.
+    ones, shape (steps,), loss i taken at lrs[i]; a batch that was passed over has no lr. `stopped_at` is the
+    step (counted from 1) that ended the sweep early and `stop_reason` why: ``not_finite``, ``raised``,
+    ``rose`` (the loss rose for good), ``4x`` (the classic rule), or another text; both None at its end.
+    `notes` say what else was seen: bad batches, what was raised. Under the `divergence` ``not_finite`` a loss
+    may rise: the edge is where it is not finite.
     """
 
     lrs: Array = field(repr=False)
@@ -106,6 +110,8 @@ class RangeTestCurve:
     smoothing: float = 0.98
     stopped_at: int | None = None
     stop_reason: str | None = None
+    notes: tuple[str, ...] = ()
+    divergence: Divergence = "auto"
 
     def __eq__(self, other: object) -> bool:
         """Equal settings and, element by element, equal arrays."""
@@ -125,8 +131,8 @@ class RangeTestCurve:
 
     @property
     def lr_not_finite(self) -> float | None:
-        """The lr whose loss was not finite, or None."""
-        if self.stop_reason != "not_finite" or self.stopped_at is None:
+        """The lr whose loss was not finite, or could not be computed any more; or None."""
+        if self.stop_reason not in ("not_finite", "raised") or self.stopped_at is None:
             return None
         return float(self.lrs[self.stopped_at - 1])
 
@@ -170,10 +176,12 @@ class RangeTestCurve:
             "smoothing": self.smoothing,
             "stopped_at": self.stopped_at,
             "stop_reason": self.stop_reason,
+            "notes": list(self.notes),
+            "divergence": self.divergence,
         }
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> RangeTestCurve:
         """The curve that `to_dict` wrote."""
         arrays = {name: np.asarray(values[name], dtype=np.float64) for name in ("lrs", "losses")}
-        return cls(**{**values, **arrays})
+        return cls(**{**values, **arrays, "notes": tuple(values.get("notes", ()))})

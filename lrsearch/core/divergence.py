@@ -5,7 +5,12 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
+
+Divergence = Literal["auto", "not_finite", "loss_rose"]
+"""What makes a training diverged: losses or weights that are not finite always do; a training loss that rose
+does under ``loss_rose``, and under ``auto`` where the objective is no better than the untrained model's.
+"""
 
 _WINDOW = 0.05
 """A window's share of the steps."""

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
+from lrsearch.core.divergence import Divergence
 from lrsearch.errors import InputError
 
 Stop = Literal["auto", "4x", "none"]
@@ -40,6 +41,7 @@ class SweepPlan(BaseModel):
     repeats: int = Field(1, ge=1, description="give the number of seeds, at least 1")
     seed: int = Field(0, ge=0, lt=2**32, description="give a whole number from 0 to 2**32 - 1")
     stop: Stop = Field("auto", description="choose 'auto', '4x' or 'none'")
+    divergence: Divergence = Field("auto", description="choose 'auto', 'not_finite' or 'loss_rose'")
     accumulate: int = Field(1, ge=1, description="give the number of batches a step, at least 1")
     clip: (
         Annotated[float, Field(gt=0, description="give the largest gradient norm, above 0, or None")] | None

@@ -122,7 +122,7 @@ class Response:
     @property
     def has_equal_means(self) -> bool:
         """All surviving lrs have the same mean objective, up to rounding."""
-        return bool(np.ptp(self.means) <= 1e-12 * np.abs(self.means).max())
+        return len(self.means) > 1 and bool(np.ptp(self.means) <= 1e-12 * np.abs(self.means).max())
 
     def needs_extension(self) -> Side | None:
         """The side on which the best lr is the last one tried, or None.
@@ -132,7 +132,7 @@ class Response:
         """
         if not self.groups:
             return "low"
-        if len(self.lrs) > 1 and self.has_equal_means:
+        if self.has_equal_means:
             return None
         if self.best_lr == self.tried[0]:
             return "low"

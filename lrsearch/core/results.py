@@ -13,6 +13,11 @@ Direction = Literal["minimize", "maximize"]
 Use = Literal["final", "best"]
 
 
+def is_loss(metric: str) -> bool:
+    """Whether a metric is called a loss, so that the first training loss says where it began."""
+    return metric.rsplit("/", 1)[-1].lower().endswith("loss")
+
+
 @dataclass(frozen=True)
 class TrialSpec:
     """One training: the peak `lr`, the schedule as its `to_dict`, the seed and the number of updates.
@@ -58,7 +63,8 @@ class TrialSpec:
 class MetricSummary:
     """A metric over a trial: its first, final, lowest and highest value, and how many there were.
 
-    Of a validation metric of a task the first is that of the untrained model.
+    `untrained` is that of the untrained model where it was measured; it is the first then, and neither the
+    lowest nor the highest.
     """
 
     first: float
@@ -66,6 +72,7 @@ class MetricSummary:
     low: float
     high: float
     count: int = 1
+    untrained: float | None = None
 
     def read(self, use: Use, direction: Direction) -> float:
         """The final value, or the best in this direction."""
@@ -79,8 +86,9 @@ class TrialResult:
     """How a trial went. A diverged one is no failure; a failed one raised, and `error` holds its traceback.
 
     `initial_loss` is the training loss of the first update, `steps_done` the updates taken, `cause` why it
-    ended early: what made it diverge (``not_finite``, ``loss_rose``), or the kind of the error
-    (``out_of_memory``, else its type). `warnings` say what the training left out.
+    ended early: what made it diverge (``not_finite``, ``loss_rose``, ``raised``), or the kind of the error
+    (``out_of_memory``, else its type). One that diverged by raising has an `error` too. `warnings` say what
+    the training left out, `bad_data` which batches it passed over.
     """
 
     spec: TrialSpec
@@ -92,6 +100,7 @@ class TrialResult:
     cause: str | None = None
     error: str | None = None
     warnings: tuple[str, ...] = ()
+    bad_data: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON."""

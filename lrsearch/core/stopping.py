@@ -7,6 +7,7 @@ from typing import Protocol
 import numpy as np
 
 from lrsearch.core.curve import Array, RunningAverage, windows
+from lrsearch.core.divergence import Divergence
 
 _LEARN = 10
 """Losses that tell the level and the spread before the lr has done anything."""
@@ -80,11 +81,12 @@ def never(loss: float) -> str | None:  # noqa: ARG001
     return None
 
 
-def make_stop_rule(stop: str, lrs: Array, smoothing: float) -> StopRule:
+def make_stop_rule(stop: str, lrs: Array, smoothing: float, divergence: Divergence = "auto") -> StopRule:
     """The rule that ``stop`` names: ``auto`` (`Rose`), ``4x`` (`Classic`) or ``none``.
 
-    Under every rule the first loss that is not finite ends the sweep: the weights are lost then.
+    Where the loss may rise (`divergence` is ``not_finite``), ``auto`` stops at nothing. Under every rule the
+    first loss that is not finite ends the sweep: the weights are lost then.
     """
     if stop == "auto":
-        return Rose(lrs)
+        return never if divergence == "not_finite" else Rose(lrs)
     return Classic(smoothing) if stop == "4x" else never

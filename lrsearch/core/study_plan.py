@@ -13,13 +13,16 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from lrsearch.core.divergence import Divergence
 from lrsearch.core.plan import validated
-from lrsearch.core.results import Direction, TrialResult, Use
+from lrsearch.core.results import Direction, TrialResult, Use, is_loss
 from lrsearch.errors import InputError
 
 StageName = Literal["range-test", "coarse", "fine", "decay", "confirm"]
 STAGES: tuple[StageName, ...] = ("range-test", "coarse", "fine", "decay", "confirm")
 
+SWEEP_STEPS = 100
+"""Updates that a study's sweep has at least: enough to tell the edge within a factor 3."""
 _RECORDED_STEPS = 1000
 """Training losses that a trial records at most; more are thinned evenly."""
 _LOWER_IS_BETTER = ("loss", "error", "perplexity", "rmse", "mae", "mse", "nll")
@@ -61,7 +64,17 @@ class Objective(_Part):
         summary = result.metrics.get(self.metric)
         if summary is not None and summary.count > 1:
             return summary.first if self.towards == "minimize" else -summary.first
-        return result.initial_loss if self.metric.endswith("loss") and self.towards == "minimize" else None
+        return self.untrained_loss(result)
+
+    def untrained_loss(self, result: TrialResult) -> float | None:
+        """The untrained model's objective, sign turned likewise; None where nothing tells it.
+
+        Of a loss that was not measured before the training it is the first training loss.
+        """
+        summary = result.metrics.get(self.metric)
+        if summary is not None and summary.untrained is not None:
+            return summary.untrained if self.towards == "minimize" else -summary.untrained
+        return result.initial_loss if is_loss(self.metric) and self.towards == "minimize" else None
 
     def from_loss(self, loss: float) -> float:
         """The objective's own value of what `as_loss` turned."""
@@ -77,7 +90,7 @@ class RangeTestStage(_Part):
     """The sweeps that bracket the lr; one costs at most `share` of a full training."""
 
     repeats: int = Field(3, ge=1, description="give the number of seeds, at least 1")
-    share: float = Field(1 / 3, gt=0, le=1, description="give a share of a training above 0, at most 1")
+    share: float = Field(1 / 3, gt=0, description="give a share of a training, above 0")
     min_lr: float = Field(1e-7, gt=0, description="give a finite lr above 0, e.g. 1e-7")
     max_lr: float = Field(10.0, gt=0, description="give a finite lr above min_lr, e.g. 10")
 
@@ -150,7 +163,10 @@ class StudyPlan(_Part):
     Exactly one of `epochs` and `steps` is the length of a full training. `proxy` is the length of the coarse
     and fine trials as a share of it, each with a complete schedule. `delta` is the margin within which a
     simpler schedule is kept, as a share of initial minus best loss; `level` the confidence of intervals and
-    bounds.
+    bounds. `divergence` says what makes a training diverged besides losses or weights that are not finite:
+    under ``loss_rose`` a training loss that rose for good, which ends it at once; under ``auto`` only where
+    the objective is no better than the untrained model's, from half of the training on; under ``not_finite``
+    nothing else.
     """
 
     preset: str = "default"
@@ -164,6 +180,7 @@ class StudyPlan(_Part):
     delta: float = Field(0.002, gt=0, lt=1, description="give a share of the improvement, e.g. 0.002")
     level: float = Field(0.9, ge=0.5, le=0.99, description="give a confidence from 0.5 to 0.99")
     baseline: bool = Field(True, description="true also trains once with Adam at lr 1e-3")
+    divergence: Divergence = Field("auto", description="choose 'auto', 'not_finite' or 'loss_rose'")
     log_every: Annotated[int, Field(ge=1, description="give a number of steps, at least 1")] | None = None
     range_test: RangeTestStage = RangeTestStage()
     coarse: CoarseStage = CoarseStage()
@@ -241,6 +258,20 @@ class StudyPlan(_Part):
         if steps_per_epoch is None:
             raise InputError("epochs", epochs, "the length of an epoch is not known", "give steps instead")
         return epochs * steps_per_epoch
+
+    def with_whole_sweeps(self, total_steps: int) -> StudyPlan:
+        """The plan with a sweep of at least `SWEEP_STEPS` updates: fewer sweeps rather than too short ones.
+
+        Where a training is so short that a single one costs more than the plan has for it, the budget grows
+        with it as far as the other stages need.
+        """
+        stage, needed = self.range_test, SWEEP_STEPS / total_steps
+        if stage.repeats * stage.share >= needed:
+            return self
+        rest = sum(cost.least for cost in self.costs()[1:])
+        return self.with_changes(
+            budget=max(self.budget, needed + rest), range_test={"repeats": 1, "share": needed}
+        )
 
     def recorded_every(self, total_steps: int) -> int:
         """How many steps lie between recorded training losses."""

@@ -6,7 +6,7 @@ import math
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -20,6 +20,7 @@ RULES = ("walls", "minimum", "steepest", "valley")
 """The rules side by side; the first is the suggestion."""
 
 _FEWEST_POINTS = 20
+_BLOWN_UP = 2.0
 _SLOPE_DECADES = 1.0
 _SLOPES = 200
 """Slopes are taken at about so many lrs: 25 to a decade tell the steepest well enough."""
@@ -79,7 +80,8 @@ class Suggestion:
 class Shape:
     """The valley of a curve, read from windowed medians of raw losses.
 
-    `initial` and `lowest` are loss levels, `bottom` the index of the lowest. `descent` is the lr at which the
+    `initial` and `lowest` are loss levels (where the loss `blew_up` in the first steps, the first loss is the
+    initial one), `bottom` the index of the lowest. `descent` is the lr at which the
     loss had fallen half of the way from initial to lowest; `edge` the lowest lr past the bottom at which half
     of that fall is regained, or the loss is no longer finite; None where neither happened. `falls` and
     `rises` say whether the change stands out from the noise.
@@ -92,6 +94,7 @@ class Shape:
     edge: float | None
     falls: bool
     rises: bool
+    blew_up: bool = False
 
 
 def read_shape(curve: RangeTestCurve) -> Shape:
@@ -104,7 +107,8 @@ def read_shape(curve: RangeTestCurve) -> Shape:
     median = curve.median
     lrs = curve.recorded_lrs
     spans = windows(lrs)
-    initial = float(np.median(curve.losses[:SKIP_START]))
+    blew_up = _blew_up(curve.losses[:SKIP_START])
+    initial = float(curve.losses[0] if blew_up else np.median(curve.losses[:SKIP_START]))
     bottom = int(np.argmin(median))
     lowest = float(median[bottom])
     half = (initial + lowest) / 2
@@ -113,7 +117,8 @@ def read_shape(curve: RangeTestCurve) -> Shape:
     points = int(spans[bottom, 1] - spans[bottom, 0])
     threshold = max(4 * 1.25 * noise * math.sqrt(1 / SKIP_START + 1 / points), 1e-5 * abs(initial))
     falls = initial - lowest > threshold
-    risen = np.flatnonzero(median[bottom:] >= half)
+    may_rise = curve.divergence == "not_finite"
+    risen = np.flatnonzero(median[bottom:] >= (np.inf if may_rise else half))
     if not falls:
         edge = None
     elif len(risen):
@@ -128,7 +133,16 @@ def read_shape(curve: RangeTestCurve) -> Shape:
         edge=edge,
         falls=falls,
         rises=float(np.max(median)) - initial > threshold or curve.lr_not_finite is not None,
+        blew_up=blew_up,
     )
+
+
+def _blew_up(losses: Array) -> bool:
+    """Whether the loss left its first value for good at once: no later one among these is as low, and the
+    second half of them is above it by more than twice its size.
+    """
+    first, later = float(losses[0]), losses[len(losses) // 2 :]
+    return bool(np.all(losses[1:] > first) and np.all(later - first > _BLOWN_UP * abs(first)))
 
 
 def _crossing(lrs: Array, median: Array, i: int, level: float) -> float:
@@ -225,17 +239,30 @@ def walls_rule(descent: float, edge: float, bottom: float) -> float:
 
 def suggest(curve: RangeTestCurve) -> Suggestion:
     """The suggestion of one curve."""
+    found = _suggest(curve)
+    return replace(found, reason="; ".join([found.reason, *curve.notes]))
+
+
+def _suggest(curve: RangeTestCurve) -> Suggestion:
     if curve.steps < _FEWEST_POINTS:
         mend = f"give at least {_FEWEST_POINTS} steps"
         if curve.stopped_at is not None:
             ended = curve.lrs[curve.stopped_at - 1]
             mend = f"the sweep ended at lr {ended:.2g}: lower min_lr, or give more steps"
+            if curve.stop_reason == "rose":
+                mend = f"the loss blew up at lr {ended:.2g}: lower min_lr, or scale inputs and targets"
         return _no_number(
             "too_few_points", f"{curve.steps} finite losses are too few to tell a fall from noise; {mend}"
         )
     shape = read_shape(curve)
     span = f"{curve.recorded_lrs[0]:.2g} to {curve.recorded_lrs[-1]:.2g}"
     if shape.descent is None:
+        if shape.blew_up:
+            return _no_number(
+                "only_rising",
+                f"the loss blew up in the first steps, from {shape.initial:.3g}, and never fell below that "
+                "again; lower min_lr, or scale inputs and targets",
+            )
         if shape.rises:
             return _no_number(
                 "only_rising",

@@ -108,6 +108,8 @@ class RecordingLab:
                 self._device,
                 _Heard(record, self._observers),
                 objective=self._plan.objective.metric,
+                direction=self._plan.objective.towards,
+                divergence=self._plan.divergence,
                 weights=weights_path(folder, spec) if keeps_weights else None,
                 checkpoints=checkpoints,
             )

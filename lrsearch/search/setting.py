@@ -75,7 +75,7 @@ def prepare(
     if not isinstance(given, Task):  # its optimizer is its own: there is no other to hold it against
         plan = plan.with_changes(baseline=False)
     total_steps = plan.total_steps(steps_per_epoch)
-    plan = with_whole_schedules(plan, total_steps, steps_per_epoch)
+    plan = with_whole_schedules(plan, total_steps, steps_per_epoch).with_whole_sweeps(total_steps)
     facts: Mapping[str, Any] = {}
     if isinstance(given, Task):
         _check_objective(given, plan)

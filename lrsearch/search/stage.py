@@ -66,9 +66,14 @@ class Stage:
         """Run-equivalents that this stage may still spend."""
         return self.plan.budget - self.account.spent - self._reserved
 
-    def affords(self, trainings: float) -> bool:
-        """Whether so many run-equivalents are left for this stage."""
-        return trainings <= self.left + 1e-9
+    def affords(self, trainings: float, *, spare_decay: bool = True) -> bool:
+        """Whether so many run-equivalents are left for this stage; without `spare_decay`, also at the cost of
+        the decay stage: a schedule at a wrong lr says nothing.
+        """
+        left = self.left
+        if not spare_decay:
+            left = self.plan.budget - self.account.spent - self.plan.kept_for_later("decay")
+        return trainings <= left + 1e-9
 
     def run(
         self,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,12 +12,15 @@ from lrsearch.core.response import Observation, Response
 from lrsearch.core.results import TrialResult
 from lrsearch.core.schedule_names import schedule_name
 from lrsearch.core.stats import Noise
+from lrsearch.core.study_plan import StudyPlan
 from lrsearch.core.suggest import Bracket
 from lrsearch.errors import StudyError
 from lrsearch.search.stage import Stage, readable
 
-_BLIND_GRID = (1e-6, 1.0, 7)
-"""Ends and points of the grid where the range test found no bracket; fewer points where the budget ends."""
+_BLIND_LR, _BLIND_FACTOR = 1e-3, 10.0
+"""Middle and ratio of the grid where the range test found no bracket."""
+_LONGEST_WALK = 12
+"""Lrs that a grid grows by at most."""
 _EARLY = 0.15
 """A divergence in this share of a training may be the start's fault: the first tenth and a window."""
 _NEAR = math.log(1.05)
@@ -60,16 +63,23 @@ class Followed:
 def coarse(stage: Stage, bracket: Bracket | None) -> Base:
     """A log grid below the edge, extended while its best lies at an end; then more seeds for the best.
 
-    Raises StudyError where every lr diverged, or where the lr makes no difference at all.
+    It goes on downwards while no lr beats the untrained model, and without a bracket to either side until
+    both neighbours of the best are worse, in both cases at the cost of the decay stage. Raises StudyError
+    where every lr diverged, or where the lr makes no difference at all.
     """
     plan, share = stage.plan, stage.plan.proxy
     base, seed = plan.base_schedule, plan.seed
     lrs = _grid(stage, bracket)
     trials = stage.run(lrs, base, [seed], share=share)
-    for _ in range(plan.coarse.extensions):
+    astray = bracket is None
+    for added in range(_LONGEST_WALK):
         response = _response(stage, trials)
-        side = response.needs_extension()
-        if side is None or not stage.affords(share * (1 + plan.coarse.replicates)):
+        lost = not beats_untrained(plan, trials)
+        side = "low" if lost and not response.has_equal_means else response.needs_extension()
+        astray = astray or lost
+        if side is None or (added >= plan.coarse.extensions and not astray):
+            break
+        if not stage.affords(share * (1 + plan.coarse.replicates), spare_decay=not astray):
             break
         beyond = response.tried[0] / _ratio(lrs) if side == "low" else response.tried[-1] * _ratio(lrs)
         trials += stage.run([readable(beyond)], base, [seed], share=share)
@@ -80,7 +90,7 @@ def coarse(stage: Stage, bracket: Bracket | None) -> Base:
             f"every lr from {low:.3g} to {high:.3g} diverged: look at the loss, the data and the initial "
             "weights, or lower range_test.min_lr"
         )
-    if len(response.lrs) > 1 and response.has_equal_means:
+    if response.has_equal_means:
         raise StudyError(
             f"every lr from {response.tried[0]:.3g} to {response.tried[-1]:.3g} gave the same "
             f"{plan.objective.metric}, {plan.objective.from_loss(float(response.means[0])):.6g}: "
@@ -181,13 +191,20 @@ def _start(stage: Stage, base: Base, family: Mapping[str, Any]) -> float:
 def _grid(stage: Stage, bracket: Bracket | None) -> list[float]:
     plan = stage.plan
     if bracket is None:
-        low, high, points = _BLIND_GRID
-        affordable = int(stage.left / plan.proxy) - plan.coarse.replicates
-        points = min(points, max(affordable, plan.coarse.points))
-        return [readable(low * (high / low) ** (k / (points - 1))) for k in range(points)]
+        middle = (plan.coarse.points - 1) // 2
+        return [readable(_BLIND_LR * _BLIND_FACTOR ** (k - middle)) for k in range(plan.coarse.points)]
     edge = bracket.high or _OCTAVE * plan.range_test.max_lr
     top, factor = edge / _OCTAVE, plan.coarse.factor
     return sorted(readable(top / factor**k) for k in range(plan.coarse.points))
+
+
+def beats_untrained(plan: StudyPlan, trials: Iterable[TrialResult]) -> bool:
+    """Whether any training is better than none; True of one that tells nothing of the untrained model."""
+    for trial in trials:
+        loss, untrained = plan.objective.as_loss(trial), plan.objective.untrained_loss(trial)
+        if trial.status == "complete" and loss is not None and (untrained is None or loss < untrained):
+            return True
+    return False
 
 
 def _ratio(lrs: Sequence[float]) -> float:

@@ -8,14 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lrsearch.core.plan import SweepPlan
-from lrsearch.core.study_plan import StudyPlan, load_plan
+from lrsearch.core.study_plan import SWEEP_STEPS, StudyPlan, load_plan
 from lrsearch.errors import InputError, RecordError
 from lrsearch.tracking.folder import StudyFolder, write_json
-
-_GOOD_SWEEP_STEPS = 100
-"""Enough to tell the edge within a factor 3."""
-_FEWEST_SWEEP_STEPS = 20
-"""A curve of fewer points says nothing."""
 
 
 @dataclass(frozen=True)
@@ -42,14 +37,15 @@ class Terms:
         """The range test's part of the plan; fewer sweeps rather than too short ones."""
         stage = self.plan.range_test
         affordable = stage.repeats * stage.share * self.total_steps
-        repeats = min(stage.repeats, max(1, int(affordable // _GOOD_SWEEP_STEPS)))
+        repeats = min(stage.repeats, max(1, int(affordable // SWEEP_STEPS)))
         usual = SweepPlan().steps_for(self.steps_per_epoch)
         return SweepPlan(
             min_lr=stage.min_lr,
             max_lr=stage.max_lr,
-            steps=max(min(usual, int(affordable / repeats)), _FEWEST_SWEEP_STEPS),
+            steps=max(min(usual, int(affordable / repeats)), SWEEP_STEPS),
             repeats=repeats,
             seed=self.plan.seed,
+            divergence=self.plan.divergence,
         )
 
     def save(self, folder: StudyFolder) -> None:

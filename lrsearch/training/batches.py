@@ -37,6 +37,11 @@ class Batches:
         self._to_skip = 0
         self._start: State | None = None  # the random states at the beginning of this pass
 
+    @property
+    def number(self) -> int:
+        """The number of the last batch within its pass, from 1."""
+        return self._taken
+
     def __iter__(self) -> Batches:
         return self
 

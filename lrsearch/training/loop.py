@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -26,37 +27,58 @@ from lrsearch.training.plain_state import (
     put_optimizer_state,
 )
 from lrsearch.training.schedules import PlateauLR, Schedule
+from lrsearch.training.state import preserve_random_state
 from lrsearch.training.task import LossFunction, StepFunction, forward
+from lrsearch.training.untrained import (
+    BadBatch,
+    Buffers,
+    DivergedError,
+    Untrained,
+    has_finite_weights,
+    may_be_divergence,
+)
 
 Precision = Literal["32", "16", "bf16"]
 
 _DTYPES = {"16": torch.float16, "bf16": torch.bfloat16}
 _SKIPS_IN_A_ROW = 20
-"""Updates in a row that a GradScaler may skip: it halves its scale at each, from 2**16 to nothing in as
-many.
+"""Batches in a row that may come to no update: a GradScaler halves its scale at each, from 2**16 to nothing
+in as many.
 """
+_BLOWN_UP = 10.0
 _BLOCK_ON_ACCELERATOR = 16
 """Losses read back at once from an accelerator, so that it is not stalled at every step."""
 
 Observer = Callable[[int, float, float], str | None]
 """Called as ``observe(step, lr, loss)`` after each update; a text returned is the reason to stop."""
-EpochEnd = Callable[[int], float | None]
-"""Called as ``at_epoch_end(step)``; what it returns is the objective, for a schedule that reads it."""
+EpochEnd = Callable[[int], "Validated"]
+"""Called as ``at_epoch_end(step)``."""
+
+
+@dataclass(frozen=True)
+class Validated:
+    """What a validation says: the objective, for a schedule that reads it, and why to stop, if so."""
+
+    objective: float | None = None
+    stop: str | None = None
 
 
 class NotFiniteError(InputError):
-    """The very first loss is not finite: in a sweep a wrong input, in a trial a divergence."""
+    """No first loss is finite: in a sweep a wrong input, in a trial a divergence."""
 
 
 @dataclass(frozen=True)
 class Outcome:
     """How a training ended: updates recorded, and which step stopped it and why (None: it reached its
-    end).
+    end). Where it diverged by raising (``raised``), `error` is what it raised. `passed_over` are the bad
+    batches.
     """
 
     steps: int
     stopped_at: int | None = None
     reason: str | None = None
+    error: BaseException | None = None
+    passed_over: tuple[BadBatch, ...] = ()
 
 
 @dataclass
@@ -72,8 +94,16 @@ class Training:
     clip: float | None = None
     precision: Precision = "32"
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    untrained: Untrained | None = None
+    guarded: int = 0
+    """The first steps, in which a loss is held against the untrained model's on the same batch."""
+    passed_over: list[BadBatch] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        self._first_value: float | None = None
+        self._latest: list[Any] = []
+        self._buffers = Buffers(self.model)
+        self._in_flight: list[tuple[int, list[Any]]] = []
         self.scaler = torch.amp.GradScaler(self.device.type) if self.precision == "16" else None
         self.takes_closure = _needs_closure(self.optimizer)
         self._checked = self._updated = False
@@ -126,31 +156,40 @@ class Training:
 
     def batch_loss(self, batch: Any) -> Tensor:
         """The loss of one batch, as the user's step or loss function computes it."""
-        if self.device.type != "cpu":
-            batch = to_device(batch, self.device)
-        if self.precision == "32":
-            return forward(self.model, self.loss, self.step, batch).loss
-        with torch.autocast(self.device.type, dtype=_DTYPES[self.precision]):
-            return forward(self.model, self.loss, self.step, batch).loss
+        return self._loss_of(self.model, self.loss, batch)
 
-    def update(self, batches: Iterator[Any]) -> Tensor:
-        """Takes one step of the optimizer; returns its loss, still on the device.
+    def update(self, batches: Batches, step: int) -> Tensor:
+        """Takes one step of the optimizer, number `step`; returns its loss, still on the device.
 
         With `accumulate` > 1 the loss is the mean over that many batches. An update that the GradScaler skips
-        is no step: it is tried again on the next batches. Raises InputError where the very first batch does
-        not fit.
+        is no step, and neither is one whose loss is not finite on the untrained model either: it is tried
+        again on the next batches. Where that goes on, the loss is infinite. Raises InputError where the very
+        first batches do not fit, and DivergedError where a later one raises that the untrained model takes.
         """
+        bad = len(self.passed_over)
         for _ in range(_SKIPS_IN_A_ROW):
             drawn = list(itertools.islice(batches, self.accumulate))
-            if self.takes_closure:
-                loss, done = self._closure_step(drawn), True
-            else:
-                loss = self._backward(drawn)
-                done = self._step()
-            if done:
+            self._latest = drawn if step <= self.guarded else []
+            self._buffers.keep()
+            try:
+                loss = self._take(drawn, BadBatch(step, batches.number))
+            except Exception as error:
+                if self._updated and may_be_divergence(error) and not self._fails_untrained(drawn):
+                    raise DivergedError from error
+                raise
+            if loss is not None:
                 self._updated = True
                 return loss
-        if not self._updated:
+        if self._updated:  # no batch's doing: what the loss or the model keeps is spoiled
+            del self.passed_over[bad:]
+        elif self.passed_over:
+            raise NotFiniteError(
+                "loss",
+                math.nan,
+                f"is not finite before the first update, on {_SKIPS_IN_A_ROW} batches in a row",
+                "look for NaN or infinity in the data, the targets and the initial weights",
+            )
+        else:
             raise InputError(
                 "precision",
                 self.precision,
@@ -158,6 +197,83 @@ class Training:
                 "use precision='bf16' or '32'",
             )
         return torch.full((), float("inf"), device=self.device)
+
+    def read(self, losses: list[Tensor]) -> list[float | None]:
+        """The values of the losses since the last time; None for a batch that turns out to be bad.
+
+        An accelerator is not stalled to look at each loss before its update, so that there a bad batch is
+        found here. Raises InputError where it has spoiled the weights.
+        """
+        in_flight, self._in_flight = self._in_flight, []
+        if not losses:
+            return []
+        values = [losses[0].item()] if len(losses) == 1 else torch.stack(losses).tolist()
+        for place, (value, (step, drawn)) in enumerate(zip(values, in_flight, strict=False)):
+            if not math.isfinite(value) and self._fails_untrained(drawn):
+                if not has_finite_weights(self.model):
+                    raise InputError(
+                        "train_loader",
+                        describe(drawn[0]),
+                        f"the loss of the batch at step {step} is not finite on the untrained model either",
+                        "look for NaN or infinity in the data and the targets",
+                    )
+                self.passed_over.append(BadBatch(step, 0))
+                values[place] = None
+        return values
+
+    def has_blown_up(self, loss: float) -> bool:
+        """Whether this loss, of the latest update, is many times the untrained model's: the weights are lost.
+
+        One batch whose targets lie far out is no such thing.
+        """
+        if self._first_value is None:
+            self._first_value = loss
+        if loss - self._first_value <= _BLOWN_UP * abs(self._first_value):
+            return False
+        began = self._untrained_loss(self._latest)
+        return loss - began > _BLOWN_UP * abs(began)
+
+    def _take(self, drawn: list[Any], place: BadBatch) -> Tensor | None:
+        """One step on these batches; None where it comes to none."""
+        if self.takes_closure:
+            return self._closure_step(drawn, place)
+        loss = self._backward(drawn)
+        if self.device.type == "cpu" or not self._updated:
+            if not math.isfinite(loss.item()) and self._pass_over(drawn, place):
+                return None
+        else:
+            self._in_flight.append((place.step, drawn))
+        return loss if self._step() else None
+
+    def _pass_over(self, drawn: list[Any], place: BadBatch) -> bool:
+        """Whether it is the data's doing that a loss is not finite."""
+        if self._updated and not self._fails_untrained(drawn):
+            return False
+        self.passed_over.append(place)
+        self._buffers.put_back(self.untrained)
+        return True
+
+    def _fails_untrained(self, drawn: list[Any]) -> bool:
+        """Whether the untrained model raises on these batches, or gives a loss that is not finite."""
+        try:
+            return self.untrained is not None and not math.isfinite(self._untrained_loss(drawn))
+        except Exception:
+            return True  # what it raises, it raised before: the caller has that
+
+    def _untrained_loss(self, drawn: list[Any]) -> float:
+        if self.untrained is None:
+            return math.nan
+        with preserve_random_state(), self.untrained() as model:
+            loss = copy.deepcopy(self.loss) if isinstance(self.loss, nn.Module) else self.loss
+            return sum(self._loss_of(model, loss, batch).item() for batch in drawn) / len(drawn)
+
+    def _loss_of(self, model: nn.Module, loss: LossFunction | None, batch: Any) -> Tensor:
+        if self.device.type != "cpu":
+            batch = to_device(batch, self.device)
+        if self.precision == "32":
+            return forward(model, loss, self.step, batch).loss
+        with torch.autocast(self.device.type, dtype=_DTYPES[self.precision]):
+            return forward(model, loss, self.step, batch).loss
 
     def _backward(self, drawn: list[Any]) -> Tensor:
         self.optimizer.zero_grad(set_to_none=True)
@@ -184,15 +300,22 @@ class Training:
         self.scaler.update()
         return self.scaler.get_scale() >= scale  # it halves its scale where it found an overflow and skipped
 
-    def _closure_step(self, drawn: list[Any]) -> Tensor:
+    def _closure_step(self, drawn: list[Any], place: BadBatch) -> Tensor | None:
         losses: list[Tensor] = []
 
         def closure() -> float:
-            losses.append(self._backward(drawn))
+            loss = self._backward(drawn)
+            value = loss.item()
+            if not losses and not math.isfinite(value) and self._pass_over(drawn, place):
+                raise _PassedOverError  # before the optimizer has moved anything
+            losses.append(loss)
             self._clip()
-            return losses[-1].item()
+            return value
 
-        self.optimizer.step(closure)
+        try:
+            self.optimizer.step(closure)
+        except _PassedOverError:
+            return None
         return losses[0]
 
     def _clip(self) -> None:
@@ -235,14 +358,11 @@ class Training:
             )
         if loss.is_complex():
             raise InputError("loss", describe(loss), "is not real", "return a real number, e.g. with .abs()")
-        if not torch.isfinite(loss):
-            raise NotFiniteError(
-                "loss",
-                loss.item(),
-                "is not finite before the first update",
-                "look for NaN or infinity in the data, the targets and the initial weights",
-            )
         return loss
+
+
+class _PassedOverError(Exception):
+    """Ends an optimizer's step before it begins."""
 
 
 @dataclass(frozen=True)
@@ -299,10 +419,10 @@ def fit(
     """Trains for `steps` updates under `schedule`, observed step by step.
 
     Losses stay on an accelerator and are read back in blocks; on a CPU each is read at once. The first loss
-    that is not finite ends the training, and is not observed. After every `steps_per_epoch` updates, and
-    after the last, all losses are observed and `at_epoch_end` is called; a plateau is told what it returns.
-    With `checkpoints` it begins where an earlier training was kept, as if that had never stopped.
-    Raises InputError where the first batch shows that loss, loader or model do not fit.
+    that is not finite ends the training, and is not observed, unless its batch is at fault. After every
+    `steps_per_epoch` updates, and after the last, all losses are observed and `at_epoch_end` is called; a
+    plateau is told the objective. With `checkpoints` it begins where an earlier training was kept, as if that
+    had never stopped. Raises InputError where the first batch shows that loss, loader or model do not fit.
     """
     scheduler = schedule.build(training.optimizer, steps, steps_per_epoch)
     random_states = None if checkpoints is None else checkpoints.random_states
@@ -314,31 +434,48 @@ def fit(
     group = training.optimizer.param_groups[0]
     lrs: list[float] = []
     losses: list[Tensor] = []
+
+    def end(steps: int, reason: str | None, stopped_at: int, error: BaseException | None = None) -> Outcome:
+        return Outcome(steps, stopped_at, reason, error, tuple(training.passed_over))
+
     for step in range(done + 1, steps + 1):
         lrs.append(float(group["lr"]))
-        losses.append(training.update(batches))
-        scheduler.step()
-        wait = len(losses) < block and step not in pauses
+        raised = None
+        try:
+            losses.append(training.update(batches, step))
+        except DivergedError as error:
+            raised = error.__cause__
+        else:
+            scheduler.step()
+        at_once = step <= training.guarded or step in pauses or raised is not None
+        wait = len(losses) < block and not at_once
         if wait and (checkpoints is None or not checkpoints.wants(batches)):
             continue
-        values = [losses[0].item()] if len(losses) == 1 else torch.stack(losses).tolist()
-        first = step - len(values) + 1
-        for k, lr, value in zip(range(first, step + 1), lrs, values, strict=True):
+        first = step - len(lrs) + 1
+        for k, lr, value in zip(range(first, step + 1), lrs, training.read(losses), strict=False):
+            if value is None:
+                continue
             if not math.isfinite(value):
-                return Outcome(k - 1, stopped_at=k, reason="not_finite")
+                return end(k - 1, "not_finite", k)
+            if k <= training.guarded and training.has_blown_up(value):
+                return end(k - 1, "rose", k)
             reason = observe(k, lr, value)
             if reason is not None:
-                return Outcome(k, stopped_at=k, reason=reason)
+                return end(k, reason, k)
+        if raised is not None:
+            return end(step - 1, "raised", step, raised)
         lrs.clear()
         losses.clear()
         if at_epoch_end is not None and step in pauses:
-            objective = at_epoch_end(step)
-            if objective is not None and isinstance(scheduler, PlateauLR):
-                scheduler.report(objective)
+            found = at_epoch_end(step)
+            if found.stop is not None:
+                return end(step, found.stop, step)
+            if found.objective is not None and isinstance(scheduler, PlateauLR):
+                scheduler.report(found.objective)
         # Only now: to know its place the loader may have to draw, and validation comes before the next batch.
         if checkpoints is not None and step < steps and checkpoints.wants(batches):
             checkpoints.keep(step, progress)
-    return Outcome(steps)
+    return Outcome(steps, passed_over=tuple(training.passed_over))
 
 
 def _epoch_ends(steps: int, steps_per_epoch: int | None) -> frozenset[int]:

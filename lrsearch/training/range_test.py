@@ -14,7 +14,8 @@ from lrsearch.core.plan import SweepPlan
 from lrsearch.core.stopping import make_stop_rule
 from lrsearch.errors import InputError
 from lrsearch.training.schedules import Sweep
-from lrsearch.training.subjects import Fresh, OwnLoop, Parts, SweepOrder
+from lrsearch.training.subjects import FIRST_STEPS, Fresh, OwnLoop, Parts, SweepOrder
+from lrsearch.training.untrained import say_passed_over, say_raised
 
 
 class SweepObserver(Protocol):
@@ -70,27 +71,44 @@ def _sweep_once(
     steps = subject.steps(plan)
     lrs = schedule.curve(plan.max_lr, steps)
     losses: list[float] = []
-    stop = make_stop_rule(plan.stop, lrs, plan.smoothing)
+    recorded: list[int] = []  # the steps of the losses: those of batches that are passed over are missing
+    stop = make_stop_rule(plan.stop, lrs, plan.smoothing, plan.divergence)
 
     def begin(facts: Mapping[str, Any]) -> None:
         observer.begin(seed, steps, facts)
 
     def observe(step: int, lr: float, loss: float) -> str | None:
         losses.append(loss)
+        recorded.append(step)
         observer.point(seed, step, lr, loss)
         return stop(loss)
 
     try:
         outcome = subject.run(SweepOrder(plan, schedule, seed, device, begin, observe))
     except BaseException as error:
-        if not isinstance(error, InputError):
-            error.add_note(f"in the range test, after {len(losses)} steps with seed {seed}")
+        _place(error, len(losses), seed)
         raise
+    if outcome.error is not None and outcome.steps < FIRST_STEPS:
+        _place(outcome.error, outcome.steps, seed)
+        raise outcome.error  # no divergence so early
+    reached = outcome.stopped_at or (recorded[-1] if recorded else 0)
+    missing = sorted({*range(1, reached)} - {*recorded})
+    notes = [say_passed_over(outcome.passed_over)]
+    if outcome.error is not None:
+        notes.append(say_raised(outcome.error))
     return RangeTestCurve(
-        lrs=lrs,
+        lrs=np.delete(lrs, np.array(missing, dtype=np.intp) - 1),
         losses=np.array(losses),
         seed=seed,
         smoothing=plan.smoothing,
-        stopped_at=outcome.stopped_at,
+        stopped_at=None if outcome.stopped_at is None else outcome.stopped_at - len(missing),
         stop_reason=outcome.reason,
+        notes=tuple(note for note in notes if note is not None),
+        divergence=plan.divergence,
     )
+
+
+def _place(error: BaseException, steps: int, seed: int) -> None:
+    """Note where an error was raised."""
+    if not isinstance(error, InputError):
+        error.add_note(f"in the range test, after {steps} steps with seed {seed}")

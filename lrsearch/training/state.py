@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from tempfile import TemporaryDirectory
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
 import torch
@@ -27,6 +27,14 @@ Restore = Callable[[], object]
 Keep = Literal["device", "cpu", "disk"]
 Generator = torch.Generator | np.random.Generator | np.random.RandomState | random.Random
 
+
+class Kept(Protocol):
+    """What `preserve_state` keeps."""
+
+    def before(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The `distinct_cells` of a tensor as it was on entry; the present ones where it was not there."""
+
+
 GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
 _SCALARS = (bool, int, float, complex, str, bytes, type(None))
 _LOADER_PARTS = (*GENERATORS, DataLoader, Sampler, Dataset)
@@ -41,7 +49,7 @@ def preserve_state(
     scaler: torch.amp.GradScaler | None = None,
     loaders: Iterable[object] = (),
     keep: Keep = "device",
-) -> Iterator[None]:
+) -> Iterator[Kept]:
     """Put model, optimizer, scaler, loaders and random states back on leaving, however the block ends.
 
     In place and bit for bit: parameters, buffers, gradients (or their absence), `requires_grad`, train/eval
@@ -55,8 +63,8 @@ def preserve_state(
     processes that are already running, and what lies inside attributes of modules that are neither tensors,
     generators nor built-in containers (such attributes are put back by reference).
 
-    Raises InputError for an unknown `keep`, a lazy module without its first batch, and optimizer state that
-    cannot be copied.
+    The block is given what was kept. Raises InputError for an unknown `keep`, a lazy module without its first
+    batch, and optimizer state that cannot be copied.
     """
     if keep not in get_args(Keep):
         raise InputError("keep", keep, "is no place to keep a copy", 'use "device", "cpu" or "disk"')
@@ -77,7 +85,7 @@ def preserve_state(
         keeper.finish()
         # Pushed only now: a copy that fails on entry (no memory, full disk) leaves nothing to put back.
         stack.callback(snapshot.restore)
-        yield
+        yield snapshot
 
 
 @contextmanager
@@ -254,6 +262,12 @@ class _Snapshot:
         self._kept: dict[tuple[object, ...], Callable[[], torch.Tensor]] = {}
         self._contents: list[tuple[Any, Any]] = []
         self._restores: list[Restore] = []
+        self._tensors: dict[int, _HeldTensor] = {}
+
+    def before(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The cells that a tensor had."""
+        held = self._tensors.get(id(tensor))
+        return distinct_cells(tensor.detach()) if held is None else held.kept()
 
     def add(self, value: object, *, copy_objects: bool = False) -> object:
         """Record `value` and all within it; return what belongs in its place on restoring.
@@ -313,6 +327,7 @@ class _Snapshot:
         data = tensor.data
         held = _HeldTensor(tensor, data, self._keep(data), tensor.requires_grad, tensor.is_leaf, grad)
         self._restores.append(held.restore)
+        self._tensors[id(tensor)] = held
 
     def _keep(self, data: torch.Tensor) -> Callable[[], torch.Tensor]:
         cells = distinct_cells(data)

@@ -6,8 +6,8 @@ import inspect
 import math
 import warnings
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, TypeGuard
 
 import torch
@@ -38,9 +38,12 @@ from lrsearch.training.task import (
     device_of,
 )
 from lrsearch.training.trial import Trial
+from lrsearch.training.untrained import BadBatch, rebuilt, rewound, speaks_of_numbers
 
 Begin = Callable[[Mapping[str, Any]], None]
 """Called with what is trained, as plain JSON, before the first update."""
+FIRST_STEPS = 10
+"""Steps in which a sweep's lr has done nothing yet."""
 TrainFunction = Callable[[Trial], None]
 TaskFunction = Callable[[], Task]
 
@@ -92,12 +95,13 @@ class Parts:
         eval mode.
         """
         whole = nn.ModuleList([self.model, self.loss]) if isinstance(self.loss, nn.Module) else self.model
-        with preserve_state(whole, self.optimizer, loaders=(self.train_loader,), keep=self.keep):
+        with preserve_state(whole, self.optimizer, loaders=(self.train_loader,), keep=self.keep) as kept:
             seed_everything(order.seed)
             seed_loaders((self.train_loader,), order.seed)
             if not self.model.training:
                 self.model.train()
             training = _training(self.model, self.optimizer, self.loss, self.train_loader, self.step, order)
+            training.untrained = rewound(self.model, kept)
             order.begin(training.facts())
             return fit(training, order.schedule, self.steps(order.plan), order.observe)
 
@@ -131,6 +135,7 @@ class Fresh:
             if not model.training:
                 model.train()
             training = _training(model, optimizer, task.loss, task.train_loader, task.step, order)
+            training.untrained = rebuilt(partial(task.build_model, order.device), order.seed)
             order.begin(training.facts())
             return fit(training, order.schedule, self.steps(order.plan), order.observe)
 
@@ -172,9 +177,16 @@ class OwnLoop:
         )
         trial = Trial(spec, order.device, record=watch.record, monitor=watch.monitor, objective="train/loss")
         order.begin({"device": str(order.device)})
-        with preserve_random_state(), suppress(StopTrial):  # the watch knows why it stopped
+        with preserve_random_state():
             seed_everything(order.seed)
-            self.train(trial)
+            try:
+                self.train(trial)
+            except StopTrial:
+                pass  # the watch knows why it stopped
+            except Exception as error:
+                if not speaks_of_numbers(error):
+                    raise
+                watch.raised(error)
         found = trial.left_out()
         if found:
             raise InputError(
@@ -183,7 +195,7 @@ class OwnLoop:
                 found[0],
                 "build trial.schedule; at each update, call its step() and trial.report(step, train_loss=…)",
             )
-        return watch.outcome or Outcome(spec.steps)
+        return watch.ended(spec.steps)
 
 
 def is_task_function(value: object) -> TypeGuard[TaskFunction]:
@@ -200,13 +212,19 @@ def is_train_function(value: object) -> TypeGuard[TrainFunction]:
 
 
 class _SweepWatch:
-    """Turns a trial's reports into the sweep's points, one a step."""
+    """Turns a trial's reports into the sweep's points, one a step.
+
+    A loss that is not finite ends the sweep with the next such loss: where one is finite again in between,
+    the weights have survived, and it was the batch.
+    """
 
     def __init__(self, observe: Observer) -> None:
-        self.outcome: Outcome | None = None
         self._observe = observe
         self._step = 0
         self._reason: str | None = None
+        self._waiting: int | None = None
+        self._passed_over: list[BadBatch] = []
+        self._outcome: Outcome | None = None
 
     def record(self, step: int, metrics: Mapping[str, float]) -> None:
         """Hands a point on, and keeps what the sweep says to it."""
@@ -217,14 +235,31 @@ class _SweepWatch:
         self._step = step
         self._reason = self._observe(step, metrics["lr"], metrics["train/loss"])
 
-    def monitor(self, _step: int, loss: float) -> str | None:
+    def monitor(self, step: int, loss: float) -> str | None:
         """The reason to stop, if any, after the report of a training loss."""
         if not math.isfinite(loss):
-            self.outcome = Outcome(self._step, stopped_at=self._step + 1, reason="not_finite")
-            return "not_finite"
+            if self._waiting is not None:
+                self._outcome = Outcome(self._waiting - 1, self._waiting, "not_finite")
+                return "not_finite"
+            self._waiting = self._step = step
+            return None
+        if self._waiting is not None:
+            self._passed_over.append(BadBatch(self._waiting, self._waiting))
+            self._waiting = None
         if self._reason is not None:
-            self.outcome = Outcome(self._step, stopped_at=self._step, reason=self._reason)
+            self._outcome = Outcome(self._step, self._step, self._reason)
         return self._reason
+
+    def raised(self, error: Exception) -> None:
+        """The training function raised after its last report."""
+        self._outcome = Outcome(self._step, self._step + 1, "raised", error)
+
+    def ended(self, steps: int) -> Outcome:
+        """How the sweep went."""
+        found = self._outcome or Outcome(steps)
+        if self._outcome is None and self._waiting is not None:
+            found = Outcome(self._waiting - 1, self._waiting, "not_finite")
+        return replace(found, passed_over=tuple(self._passed_over))
 
 
 def _check_loader(loader: Iterable[Any], plan: SweepPlan) -> None:
@@ -262,4 +297,5 @@ def _training(
         clip=order.plan.clip,
         precision=order.plan.precision,
         device=order.device,
+        guarded=FIRST_STEPS,
     )

@@ -13,7 +13,8 @@ import torch
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from lrsearch.core.results import MetricSummary, TrialResult, TrialSpec, TrialStatus
+from lrsearch.core.divergence import Divergence
+from lrsearch.core.results import Direction, MetricSummary, TrialResult, TrialSpec, TrialStatus, is_loss
 from lrsearch.errors import InputError, StopTrial
 from lrsearch.training.schedules import PlateauLR, Schedule, schedule_from_dict
 from lrsearch.training.schedules.base import FloatArray
@@ -31,18 +32,35 @@ _NOTHING: Mapping[str, float] = {}
 class TrialLog:
     """What a trial has shown so far: summarised, watched for divergence, and handed on thinned."""
 
-    def __init__(self, spec: TrialSpec, record: Record, monitor: Monitor, objective: str) -> None:
+    def __init__(
+        self,
+        spec: TrialSpec,
+        record: Record,
+        monitor: Monitor,
+        objective: str,
+        direction: Direction = "minimize",
+        divergence: Divergence = "auto",
+    ) -> None:
         self.spec = spec
         self.steps_done = 0
         self.stopped: str | None = None
         """Why the trial has diverged."""
+        self.bad_data: str | None = None
+        """What is wrong with the training data."""
         self.objective: float | None = None
         """The objective as it was last measured, finite or not."""
         self._objective_name = objective
+        self._direction = direction
+        # A training loss that is the objective itself tells all: there is nothing to wait for.
+        self._rise_stops = divergence == "loss_rose" or objective == "train/loss"
+        self._rise_counts = divergence != "not_finite"
+        self._rose = False
+        self._error: str | None = None
         self._record = record
         self._monitor = monitor
         self._initial_loss: float | None = None
         self._metrics: dict[str, _Running] = {}
+        self._untrained: dict[str, float] = {}  # what was measured before the first update
         self._started = time.monotonic()
 
     def add(
@@ -58,8 +76,10 @@ class TrialLog:
             if math.isfinite(value):
                 kept[name] = value
                 running = self._metrics.get(name)
-                if running is None:
-                    self._metrics[name] = _Running(value)
+                if step == 0:
+                    self._untrained[name] = value
+                elif running is None:
+                    self._metrics[name] = _Running(value, self._untrained.get(name))
                 else:
                     running.add(value)
         if self._objective_name in values:
@@ -68,11 +88,12 @@ class TrialLog:
             kept.update(beside)
             self._record(step, kept)
         loss = values.get("train/loss")
-        if loss is None:
-            return None
-        if self._initial_loss is None:
-            self._initial_loss = kept.get("train/loss")
-        self.stopped = self._monitor(step, loss)
+        if loss is not None:
+            if self._initial_loss is None:
+                self._initial_loss = kept.get("train/loss")
+            self._watch(step, loss)
+        if self._objective_name in values and self._rose and 2 * step >= self.spec.steps:
+            self._stop_if_hopeless()
         return self.stopped
 
     def add_update(self, step: int, lr: float, loss: float) -> str | None:
@@ -88,13 +109,50 @@ class TrialLog:
             self.objective = loss
         if self._is_due(step):
             self._record(step, {"train/loss": loss, "lr": lr})
-        self.stopped = self._monitor(step, loss)
+        self._watch(step, loss)
         return self.stopped
 
-    def stop(self, step: int, reason: str) -> None:
-        """The training ended at this step, diverged."""
+    def stop(self, step: int, reason: str, error: BaseException | None = None) -> None:
+        """The training ended at this step, diverged; `error` is what it raised."""
         self.steps_done = step
         self.stopped = reason
+        self._error = None if error is None else "".join(traceback.format_exception(error))
+
+    def _watch(self, step: int, loss: float) -> None:
+        reason = self._monitor(step, loss)
+        if reason is None:
+            return
+        if reason != "loss_rose" or self._rise_stops:
+            self.stopped = reason
+        elif self._rise_counts:
+            self._rose = True
+
+    def _stop_if_hopeless(self) -> None:
+        """A training loss that rose counts where the objective is no better than the untrained model's.
+
+        Where nothing tells the untrained model's, it does not.
+        """
+        first, now = self._untrained_objective(), self.objective
+        if first is not None and now is not None:
+            better = now < first if self._direction == "minimize" else now > first
+            self.stopped = None if better else "loss_rose"
+
+    def _untrained_objective(self) -> float | None:
+        """The untrained model's objective, else the first training loss, else the first that was reported."""
+        name = self._objective_name
+        if name in self._untrained:
+            return self._untrained[name]
+        if is_loss(name) and self._direction == "minimize":
+            return self._initial_loss
+        running = self._metrics.get(name)
+        return None if running is None or running.count == 1 else running.first
+
+    def _summaries(self) -> dict[str, MetricSummary]:
+        found = {name: running.summary() for name, running in self._metrics.items()}
+        for name, value in self._untrained.items():
+            if name not in found:
+                found[name] = MetricSummary(value, value, value, value, untrained=value)
+        return found
 
     def state(self) -> dict[str, Any]:
         """What it has seen so far, as plain data."""
@@ -103,6 +161,8 @@ class TrialLog:
             "objective": self.objective,
             "initial_loss": self._initial_loss,
             "metrics": {name: asdict(running.summary()) for name, running in self._metrics.items()},
+            "untrained": dict(self._untrained),
+            "rose": self._rose,
             "seconds": time.monotonic() - self._started,
         }
 
@@ -111,6 +171,8 @@ class TrialLog:
         self.steps_done = state["steps_done"]
         self.objective = state["objective"]
         self._initial_loss = state["initial_loss"]
+        self._rose = state["rose"]
+        self._untrained = dict(state["untrained"])
         self._metrics = {name: _Running.of(MetricSummary(**kept)) for name, kept in state["metrics"].items()}
         self._started = time.monotonic() - state["seconds"]
 
@@ -126,15 +188,18 @@ class TrialLog:
             steps_done=self.steps_done,
             seconds=time.monotonic() - self._started,
             initial_loss=self._initial_loss,
-            metrics={name: running.summary() for name, running in self._metrics.items()},
+            metrics=self._summaries(),
             cause=cause,
             error=text,
             warnings=warnings,
+            bad_data=self.bad_data,
         )
 
     def _judge(self, error: Exception | None) -> tuple[TrialStatus, str | None, str | None]:
+        if self._rose and error is None and self.stopped is None:
+            self._stop_if_hopeless()
         if self.stopped is not None:
-            return "diverged", self.stopped, None
+            return "diverged", self.stopped, self._error
         if error is not None:
             return "failed", _kind(error), "".join(traceback.format_exception(error))
         if self.objective is not None and not math.isfinite(self.objective):
@@ -153,16 +218,18 @@ class TrialLog:
 class _Running:
     """A metric's summary as it grows: this is touched at every step, and a frozen one is slow to make."""
 
-    __slots__ = ("_count", "_final", "_first", "_high", "_low")
+    __slots__ = ("_final", "_high", "_low", "_untrained", "count", "first")
 
-    def __init__(self, value: float) -> None:
-        self._first = self._final = self._low = self._high = value
-        self._count = 1
+    def __init__(self, value: float, untrained: float | None = None) -> None:
+        self.first = value if untrained is None else untrained
+        self.count = 1 if untrained is None else 2
+        self._final = self._low = self._high = value
+        self._untrained = untrained
 
     def add(self, value: float) -> None:
         """Takes one more value."""
         self._final = value
-        self._count += 1
+        self.count += 1
         if value < self._low:
             self._low = value
         elif value > self._high:
@@ -171,14 +238,14 @@ class _Running:
     @classmethod
     def of(cls, summary: MetricSummary) -> _Running:
         """One that has come as far as `summary`."""
-        running = cls(summary.first)
+        running = cls(summary.first, summary.untrained)
         running._final, running._low, running._high = summary.final, summary.low, summary.high
-        running._count = summary.count
+        running.count = summary.count
         return running
 
     def summary(self) -> MetricSummary:
         """The metric so far."""
-        return MetricSummary(self._first, self._final, self._low, self._high, self._count)
+        return MetricSummary(self.first, self._final, self._low, self._high, self.count, self._untrained)
 
 
 class TrialSchedule:
@@ -238,7 +305,15 @@ class Trial:
     """
 
     def __init__(
-        self, spec: TrialSpec, device: torch.device, *, record: Record, monitor: Monitor, objective: str
+        self,
+        spec: TrialSpec,
+        device: torch.device,
+        *,
+        record: Record,
+        monitor: Monitor,
+        objective: str,
+        direction: Direction = "minimize",
+        divergence: Divergence = "auto",
     ) -> None:
         self.spec = spec
         self.lr = spec.lr
@@ -247,7 +322,7 @@ class Trial:
         self.device = device
         self.schedule = TrialSchedule(schedule_from_dict(spec.schedule), spec.lr)
         self._objective = objective
-        self._log = TrialLog(spec, record, monitor, objective)
+        self._log = TrialLog(spec, record, monitor, objective, direction, divergence)
         self._off_plan: str | None = None
 
     def report(self, step: int, **metrics: SupportsFloat) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -12,13 +13,13 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from lrsearch.core.divergence import DivergenceRule
-from lrsearch.core.results import TrialResult, TrialSpec
+from lrsearch.core.divergence import Divergence, DivergenceRule
+from lrsearch.core.results import Direction, TrialResult, TrialSpec
 from lrsearch.errors import InputError, LrsearchError, RecordError, StopTrial, first_line
 from lrsearch.training.batches import repeats_passes
 from lrsearch.training.checkpoint import Checkpoints, TrialCheckpoints
 from lrsearch.training.data import check_batches
-from lrsearch.training.loop import NotFiniteError, Training, fit
+from lrsearch.training.loop import NotFiniteError, Training, Validated, fit
 from lrsearch.training.schedules import schedule_from_dict
 from lrsearch.training.state import (
     is_one_shot,
@@ -31,6 +32,7 @@ from lrsearch.training.subjects import TrainFunction
 from lrsearch.training.task import Task, check_parts, steps_per_epoch
 from lrsearch.training.tensor_file import write_tensors
 from lrsearch.training.trial import Trial, TrialLog
+from lrsearch.training.untrained import has_finite_weights, may_be_divergence, rebuilt, say_passed_over
 from lrsearch.training.validation import validate
 
 _AT_STARTS_ONLY = "where the training loader starts again, and nowhere else"
@@ -54,6 +56,8 @@ def run_trial(
     observer: TrialObserver,
     *,
     objective: str,
+    direction: Direction = "minimize",
+    divergence: Divergence = "auto",
     weights: Path | None = None,
     checkpoints: Checkpoints | None = None,
 ) -> TrialResult:
@@ -65,12 +69,25 @@ def run_trial(
     Random states, also the loaders' own, are put back. A task's trial that has `checkpoints` goes on from the
     newest, with the same numbers as if it had never stopped; a training function always begins anew.
 
-    What the subject raises makes a failed trial. Raises InputError for what cannot be trained at all, and
-    RecordError where the weights or a checkpoint cannot be written, or a checkpoint does not fit the task.
+    A batch whose loss is not finite on the untrained model either is passed over, and said. What the subject
+    raises makes a failed trial; where the untrained model does not raise it, it is a divergence. Raises
+    InputError for what cannot be trained at all, and RecordError where the weights or a checkpoint cannot be
+    written, or a checkpoint does not fit the task.
     """
-    if isinstance(subject, Task):
-        return _run_task(subject, spec, device, observer, objective, weights, checkpoints)
-    return _run_function(subject, spec, device, observer, objective)
+    rule = DivergenceRule(spec.steps)
+    if not isinstance(subject, Task):
+        trial = Trial(
+            spec,
+            device,
+            record=observer.record,
+            monitor=rule,
+            objective=objective,
+            direction=direction,
+            divergence=divergence,
+        )
+        return _run_function(subject, trial, observer)
+    log = TrialLog(spec, observer.record, rule, objective, direction, divergence)
+    return _run_task(subject, log, rule, device, observer, weights, checkpoints)
 
 
 def evaluate(task: Task, weights: Path, device: torch.device) -> dict[str, float]:
@@ -119,21 +136,19 @@ def check_repeatable(task: Task, seed: int, device: torch.device) -> None:
 
 def _run_task(
     subject: Task,
-    spec: TrialSpec,
+    log: TrialLog,
+    rule: DivergenceRule,
     device: torch.device,
     observer: TrialObserver,
-    objective: str,
     weights: Path | None,
     files: Checkpoints | None,
 ) -> TrialResult:
-    task = _with_optimizer(subject, spec.optimizer)
+    task = _with_optimizer(subject, log.spec.optimizer)
     _check_loaders(task)
-    rule = DivergenceRule(spec.steps)
-    log = TrialLog(spec, observer.record, rule, objective)
     checkpoints = None if files is None else TrialCheckpoints(files, log, rule, _loaders(task))
     with _put_back(task, _loaders(task)):
         try:
-            model = _train(task, spec, device, observer, log, checkpoints)
+            model = _train(task, device, observer, log, checkpoints)
         except NotFiniteError:
             log.stop(1, "not_finite")
             return log.result()
@@ -143,6 +158,8 @@ def _run_task(
             if files is not None:
                 files.stop_if_asked()  # the signal may have ended a worker process, too: that is no failure
             return log.result(error)
+    if files is not None and log.stopped == "raised":
+        files.stop_if_asked()
     result = log.result()
     if weights is not None and result.status == "complete":
         _save(model, weights)
@@ -151,12 +168,12 @@ def _run_task(
 
 def _train(
     task: Task,
-    spec: TrialSpec,
     device: torch.device,
     observer: TrialObserver,
     log: TrialLog,
     checkpoints: TrialCheckpoints | None,
 ) -> nn.Module:
+    spec = log.spec
     schedule = schedule_from_dict(spec.schedule)
     epoch = steps_per_epoch(task)
     seed_everything(spec.seed)
@@ -165,44 +182,61 @@ def _train(
     check_parts(model, task.loss, optimizer)
     if not model.training:
         model.train()
-    training = Training(model, optimizer, task.train_loader, task.loss, task.step, device=device)
+    training = Training(
+        model,
+        optimizer,
+        task.train_loader,
+        task.loss,
+        task.step,
+        device=device,
+        untrained=rebuilt(partial(task.build_model, device), spec.seed),
+    )
     facts = training.facts()
     if checkpoints is not None and not repeats_passes(task.train_loader):
         facts["checkpoints"] = _AT_STARTS_ONLY
     observer.begin(facts)
 
-    def validated(step: int) -> float | None:
-        if task.val_loader is not None:
+    def validated(step: int) -> Validated:
+        if task.val_loader is None:
+            return Validated(log.objective, log.stopped)
+        try:
             values = validate(task, model, task.val_loader, device, part="val", seed=spec.seed)
+        except Exception as error:
+            if step == 0 or not may_be_divergence(error):  # the untrained model was validated on the same
+                raise
+            log.stop(step, "raised", error)
+        else:
             log.add(step, values, {} if epoch is None else {"epoch": step / epoch})
-        return log.objective
+        return Validated(log.objective, log.stopped)
 
     if checkpoints is None or not checkpoints.resumes:
         validated(0)
-    outcome = fit(
-        training,
-        schedule,
-        spec.steps,
-        log.add_update,
-        steps_per_epoch=epoch,
-        at_epoch_end=validated,
-        checkpoints=checkpoints,
-    )
-    if outcome.stopped_at is not None and outcome.reason is not None:
-        log.stop(outcome.stopped_at, outcome.reason)
+    try:
+        outcome = fit(
+            training,
+            schedule,
+            spec.steps,
+            log.add_update,
+            steps_per_epoch=epoch,
+            at_epoch_end=validated,
+            checkpoints=checkpoints,
+        )
+    finally:
+        log.bad_data = say_passed_over(training.passed_over)
+    if outcome.stopped_at is not None and outcome.reason is not None and log.stopped is None:
+        log.stop(outcome.stopped_at, outcome.reason, outcome.error)
+    elif not has_finite_weights(model):
+        log.stop(outcome.steps, "not_finite")
     return model
 
 
-def _run_function(
-    train: TrainFunction, spec: TrialSpec, device: torch.device, observer: TrialObserver, objective: str
-) -> TrialResult:
+def _run_function(train: TrainFunction, trial: Trial, observer: TrialObserver) -> TrialResult:
+    spec = trial.spec
     if spec.optimizer is not None:
         raise InputError(
             "optimizer", spec.optimizer, "is the business of your training function", "leave it out"
         )
-    monitor = DivergenceRule(spec.steps)
-    trial = Trial(spec, device, record=observer.record, monitor=monitor, objective=objective)
-    observer.begin({"device": str(device)})
+    observer.begin({"device": str(trial.device)})
     with preserve_random_state():
         seed_everything(spec.seed)
         try:
@@ -244,7 +278,7 @@ def _loaders(task: Task) -> list[object]:
     return [loader for loader in (task.train_loader, task.val_loader) if loader is not None]
 
 
-def _put_back(task: Task, loaders: Iterable[object]) -> AbstractContextManager[None]:
+def _put_back(task: Task, loaders: Iterable[object]) -> AbstractContextManager[object]:
     """Random states, and what a loss that is a module carries from batch to batch."""
     if isinstance(task.loss, nn.Module):
         return preserve_state(task.loss, loaders=loaders)

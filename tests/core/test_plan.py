@@ -11,7 +11,9 @@ from lrsearch.core.plan import SweepPlan, validated
 from lrsearch.errors import InputError
 
 LR = "give a finite lr above 0"
-CHOICES = "min_lr, max_lr, steps, spacing, smoothing, repeats, seed, stop, accumulate, clip, precision"
+CHOICES = (
+    "min_lr, max_lr, steps, spacing, smoothing, repeats, seed, stop, divergence, accumulate, clip, precision"
+)
 
 WRONG: list[tuple[str, Any, str]] = [
     *[("min_lr", value, LR) for value in (0, -1e-3, math.nan, math.inf, "small", None)],
@@ -23,6 +25,7 @@ WRONG: list[tuple[str, Any, str]] = [
     *[("repeats", value, "at least 1") for value in (0, -1, 1.5, None)],
     *[("seed", value, "a whole number from 0 to 2**32 - 1") for value in (-1, 2**32, 0.5, None)],
     *[("stop", value, "choose 'auto', '4x' or 'none'") for value in ("4X", "never", None, 4, False)],
+    *[("divergence", value, "'not_finite' or 'loss_rose'") for value in ("rose", None, True)],
     *[("accumulate", value, "at least 1") for value in (0, -2, 0.5, None)],
     *[("clip", value, "above 0, or None") for value in (0, -1.0, math.nan, math.inf, "norm")],
     *[("precision", value, "choose '32', '16' or 'bf16'") for value in ("fp16", 64, None, "b\nf16")],

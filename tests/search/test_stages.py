@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import math
 from functools import partial
 
@@ -9,7 +10,7 @@ from lrsearch.core.results import TrialSpec
 from lrsearch.core.study_plan import PRESETS, load_plan
 from lrsearch.core.suggest import Bracket
 from lrsearch.errors import StudyError
-from tests.search.synthetic import STEPS, Outcome, Synthetic, study
+from tests.search.synthetic import INITIAL, STEPS, Outcome, Synthetic, study
 
 DEFAULT = load_plan("default")
 
@@ -72,17 +73,29 @@ def test_noise_is_measured_before_the_fine_stage() -> None:
     assert 0.001 < outcome.base.noise.sd < 0.05
 
 
-def test_without_a_bracket_the_grid_spans_six_decades() -> None:
-    lab = Synthetic(best=3e-4)
-    outcome = study(lab, load_plan({"preset": "thorough"}), bracket=None)
+@pytest.mark.parametrize("preset", ["default", "thorough"])
+@pytest.mark.parametrize("best", [3e-7, 2e-5, 3e-4, 0.01, 0.4])
+def test_without_a_bracket_the_grid_walks_until_both_sides_are_worse(preset: str, best: float) -> None:
+    lab = Synthetic(best=best, edge=20.0)
+    outcome = study(lab, load_plan(preset), bracket=None)
     tried = sorted({spec.lr for spec in lab.trained if spec.stage == "coarse"})
-    assert (tried[0], tried[-1]) == (1e-6, 1.0)
-    assert octaves(outcome.base.lr, 3e-4) < 1.5
+    assert max(high / low for low, high in itertools.pairwise(tried)) <= 10 * (1 + 1e-9)
+    assert tried[0] < best < tried[-1]
+    assert octaves(outcome.base.lr, best) < 1.7
+
+
+@pytest.mark.parametrize("preset", ["quick", "default", "thorough"])
+def test_where_nothing_beats_the_untrained_model_the_grid_goes_on_down(preset: str) -> None:
+    """A bracket far too high: at every lr of its grid the training ends above where it began."""
+    lab = Synthetic(best=1e-5, curvature=0.03, edge=20.0)
+    outcome = study(lab, load_plan(preset), Bracket(0.01, 1.0))
+    assert octaves(outcome.base.lr, 1e-5) < 2
+    assert outcome.confirmed.decision.winner.mean < INITIAL
 
 
 def test_all_lrs_diverging_is_said() -> None:
     with pytest.raises(StudyError, match=r"every lr from .* diverged"):
-        study(Synthetic(edge=1e-9), DEFAULT)
+        study(Synthetic(edge=1e-15), DEFAULT)
 
 
 def test_the_same_loss_everywhere_is_said() -> None:

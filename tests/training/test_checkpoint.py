@@ -349,7 +349,7 @@ def test_a_divergence_after_a_continuation_is_one_all_the_same(tmp_path: Path) -
 
 
 def test_a_rise_is_found_at_the_same_step(tmp_path: Path) -> None:
-    spec = make_spec(lr=1.3, steps=400)
+    spec = make_spec(lr=0.85, steps=400)
 
     def make() -> Task:
         rows = TensorDataset(INPUTS, INPUTS.sum(1, keepdim=True))

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lrsearch.training.loop import Outcome, Training, fit
+from lrsearch.training.loop import Outcome, Training, Validated, fit
 from lrsearch.training.schedules import Constant, Plateau, Step, Sweep
 
 INPUTS = torch.randn(8, 4, generator=torch.Generator().manual_seed(0))
@@ -125,8 +125,9 @@ def test_epochs_end_after_their_steps_and_with_the_last_one(
     def observe(step: int, lr: float, loss: float) -> None:
         heard.append(f"step {step}")
 
-    def at_epoch_end(step: int) -> None:
+    def at_epoch_end(step: int) -> Validated:
         heard.append(f"end {step}")
+        return Validated()
 
     fit(training(), Constant(), steps, observe, steps_per_epoch=epoch, at_epoch_end=at_epoch_end)
     ends = [item for item in heard if item.startswith("end")]
@@ -140,8 +141,20 @@ def test_a_training_that_is_stopped_ends_no_epoch() -> None:
     def stop(step: int, lr: float, loss: float) -> str | None:
         return "enough" if step == 3 else None
 
-    fit(training(), Constant(), 12, stop, steps_per_epoch=3, at_epoch_end=ended.append)
+    def at_epoch_end(step: int) -> Validated:
+        ended.append(step)
+        return Validated()
+
+    fit(training(), Constant(), 12, stop, steps_per_epoch=3, at_epoch_end=at_epoch_end)
     assert ended == []
+
+
+def test_a_validation_may_end_it() -> None:
+    def at_epoch_end(step: int) -> Validated:
+        return Validated(stop="hopeless" if step == 6 else None)
+
+    outcome = fit(training(), Constant(), 12, lambda *_: None, steps_per_epoch=3, at_epoch_end=at_epoch_end)
+    assert outcome == Outcome(6, stopped_at=6, reason="hopeless")
 
 
 def test_the_schedule_knows_the_epochs() -> None:
@@ -163,5 +176,9 @@ def test_a_plateau_is_told_what_the_epochs_end_gives() -> None:
         lrs.append(lr)
 
     schedule = Plateau(factor=0.5, patience=0.01)
-    fit(training(), schedule, 12, observe, steps_per_epoch=2, at_epoch_end=objectives.get)
+
+    def at_epoch_end(step: int) -> Validated:
+        return Validated(objectives[step])
+
+    fit(training(), schedule, 12, observe, steps_per_epoch=2, at_epoch_end=at_epoch_end)
     assert lrs == [0.1] * 4 + [0.05] * 8

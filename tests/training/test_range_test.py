@@ -238,7 +238,7 @@ def test_a_loss_that_is_not_finite_ends_the_record_before_it(stop: str, bad: flo
 
 
 def test_nan_at_the_second_step_is_no_input_error() -> None:
-    result = sweep(Point(), step=scripted([1.0, math.nan]), train_loader=BATCHES)
+    result = sweep(Point(), step=scripted([1.0] + [math.nan] * 50), train_loader=BATCHES)
     assert (result.suggestion.verdict, result.steps, result.curves[0].stopped_at) == ("too_few_points", 1, 2)
 
 

@@ -200,7 +200,7 @@ def test_an_own_loop_that_diverges_is_stopped_with_its_cause(swallows: bool) -> 
 
     result, _ = run(diverges, make_spec(steps=200))
     assert (result.status, result.cause, result.error) == ("diverged", "loss_rose", None)
-    assert result.steps_done == asked < 60
+    assert result.steps_done == asked == 100  # until half of it the objective may still come round
 
 
 def test_an_own_loop_whose_first_loss_is_not_finite_has_no_initial_loss() -> None:

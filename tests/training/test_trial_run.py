@@ -185,9 +185,9 @@ def test_an_overflow_ends_the_trial_as_diverged_not_finite() -> None:
 
 
 def test_a_rising_loss_ends_the_trial_as_diverged() -> None:
-    result, _ = run(regression_task(), make_spec(lr=1.3, steps=400))
+    result, _ = run(regression_task(), make_spec(lr=1.02, steps=400))
     assert (result.status, result.cause) == ("diverged", "loss_rose")
-    assert 40 < result.steps_done < 200
+    assert 40 < result.steps_done <= 200  # half of it: until then the objective may still come round
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -281,7 +281,7 @@ def test_out_of_memory_is_told_apart(model: Callable[[], nn.Module]) -> None:
 def test_an_objective_that_is_never_reported_is_a_failure_that_names_what_was() -> None:
     result, _ = run(small_task(), objective="val/f1")
     assert (result.status, result.cause, result.steps_done) == ("failed", "no_objective", 20)
-    expected = "val/f1 is the objective and was never reported; reported: val/loss, val/accuracy, train/loss"
+    expected = "val/f1 is the objective and was never reported; reported: train/loss, val/loss, val/accuracy"
     assert result.error == expected
 
 
