@@ -29,8 +29,12 @@ MENDS: dict[WarningName, str] = {
     "of its final value (use = 'best').",
     "lr_and_weight_decay_tuned_together": "Search again where the weight decay or the length of the training "
     "changes: this lr is no answer there.",
-    "undecided": "Take whichever is handier: none was shown to be better. To decide it, raise "
-    "confirm.max_seeds and budget in the plan, and search again under another name.",
+    "untrained": "Check that the objective measures what is trained; train for longer, or lower "
+    "range_test.min_lr in the plan if every lr made it worse.",
+    "unstable": "Take a lower lr of the tolerance, a warmup, or clip the gradient; confirm with more seeds "
+    "(confirm.seeds in the plan).",
+    "baseline_better": "Search again with another optimizer, such as Adam.",
+    "bad_data": "Mend or drop these rows: a training script of your own may turn its weights to NaN on them.",
     "trials_failed": "Read the tracebacks under the cost, mend the cause, and search again if the failed lrs "
     "lie near the answer.",
     "own_loop": "Mend the training function: what it leaves out was not searched.",

@@ -22,6 +22,8 @@ _FAR = 2.0
 _AT_THE_END = 1.05
 """An lr within this factor of the last one tried lies at the end: the fit may choose one just inside."""
 _BEYOND = {"low": "below", "high": "above"}
+_UNSTABLE = 0.25
+"""The share of the way from the untrained model to the best that no seed should lose."""
 _BEYOND_NOISE = 2.0
 """Standard deviations between seeds that are no noise any more."""
 
@@ -120,7 +122,7 @@ def _warnings(
     said: dict[WarningName, str | None] = {
         "no_bracket": None
         if found.bracketed
-        else "the range test found no sound bracket, so that the grid was 1e-6 … 1: look at its plot",
+        else "the range test found no sound bracket, so that the grid was blind: look at its plot",
         "edge": _on_edge(found, winner, response),
         "needs_warmup": (
             "an lr below the edge diverged at the start and did not with 5% of warmup: warm up"
@@ -130,7 +132,10 @@ def _warnings(
         "objectives_disagree": _disagreement(found),
         "overfitting": _overfitting(found, winner, spread),
         "lr_and_weight_decay_tuned_together": _weight_decay(found),
-        "undecided": _undecided(found),
+        "untrained": _untrained(found, winner),
+        "unstable": _unstable(found, winner),
+        "baseline_better": _baseline_better(found, winner, spread),
+        "bad_data": _bad_data(found),
         "trials_failed": _failures(found),
         "changes_accepted": _accepted(found),
         "own_loop": _left_out(found),
@@ -219,12 +224,59 @@ def _weight_decay(found: Findings) -> str | None:
     )
 
 
-def _undecided(found: Findings) -> str | None:
-    names = found.confirmed.decision.undecided
-    if not names:
+def _untrained(found: Findings, winner: Candidate) -> str | None:
+    """Whether training leads nowhere: the winner is no better than the model before the first update."""
+    objective = found.plan.objective
+    known = [u for t in _trials_of(found, winner) if (u := objective.untrained_loss(t)) is not None]
+    if not known or winner.mean < sum(known) / len(known):
         return None
-    seeds = max(len(c.objectives) for c in found.confirmed.candidates)
-    return f"{' and '.join(names)} cannot be told from the winner with {seeds} seed{'s' * (seeds > 1)}"
+    before, after = (objective.from_loss(loss) for loss in (sum(known) / len(known), winner.mean))
+    return f"{objective.metric} is {after:.4g} after the training and {before:.4g} before it: nothing was learned"
+
+
+def _unstable(found: Findings, winner: Candidate) -> str | None:
+    """Whether one seed loses much of what another one gains."""
+    objective = found.plan.objective
+    seen = observe(found.plan, _trials_of(found, winner))
+    losses = {o.seed: o.objective for o in seen if o.objective is not None}
+    best, worst = min(losses, key=lambda seed: losses[seed]), max(losses, key=lambda seed: losses[seed])
+    way = found.confirmed.margin / found.plan.delta
+    if losses[worst] - losses[best] <= _UNSTABLE * way:
+        return None
+    return (
+        f"{objective.metric} is {objective.from_loss(losses[worst]):.4g} with seed {worst} and "
+        f"{objective.from_loss(losses[best]):.4g} with seed {best}: the same training may go wrong"
+    )
+
+
+def _baseline_better(found: Findings, winner: Candidate, spread: Noise) -> str | None:
+    gain, baseline = _gain_over_baseline(found, winner), found.confirmed.baseline
+    if gain is None or baseline is None or -gain <= max(found.confirmed.margin, _BEYOND_NOISE * spread.sd):
+        return None
+    objective = found.plan.objective
+    own = objective.from_loss(winner.objectives[baseline.spec.seed])
+    return (
+        f"Adam at lr 1e-3 is {-gain:.3g} better than the winner, whose {objective.metric} is {own:.4g} on the "
+        "same seed"
+    )
+
+
+def _bad_data(found: Findings) -> str | None:
+    said = [trial.bad_data for trial in found.trials if trial.bad_data]
+    return f"{max(said, key=said.count)} ({len(said)} of {len(found.trials)} trainings)" if said else None
+
+
+def _trials_of(found: Findings, candidate: Candidate) -> list[TrialResult]:
+    """Every full training of a configuration that was completed, of whatever stage."""
+    schedule = found.confirmed.schedules[candidate.name]
+    what = (candidate.lr, schedule, found.total_steps)
+    return [
+        trial
+        for trial in found.trials
+        if trial.status == "complete"
+        and trial.spec.optimizer is None
+        and (trial.spec.lr, trial.spec.schedule, trial.spec.steps) == what
+    ]
 
 
 def _failures(found: Findings) -> str | None:

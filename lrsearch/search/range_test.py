@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
+from lrsearch.core.divergence import Divergence
 from lrsearch.core.plan import Precision, Spacing, Stop, SweepPlan, validated
 from lrsearch.core.suggest import combine, suggest
 from lrsearch.errors import InputError
@@ -44,6 +45,7 @@ def range_test(
     repeats: int = 1,
     seed: int = 0,
     stop: Stop = "auto",
+    divergence: Divergence = "auto",
     accumulate: int = 1,
     clip: float | None = None,
     precision: Precision = "32",
@@ -66,7 +68,9 @@ def range_test(
     ``linear``; `smoothing` is the running average's beta. `repeats` seeds, from `seed` on, give several
     curves and one answer: with a model they vary the order of the data and the dropout, with a Task the
     initial weights too. `stop` ends the sweep early: ``auto`` once the loss has risen for good, ``4x`` by the
-    classic rule, or ``none``; a loss that is not finite always ends it. `accumulate` batches make one update;
+    classic rule, or ``none``; a loss that is not finite always ends it. Where the training loss may rise
+    without harm (a GAN's, a curriculum's), `divergence` ``not_finite`` takes nothing else for the edge. A batch
+    whose loss is not finite on the untrained model either is passed over, and named. `accumulate` batches make one update;
     `clip` limits the gradient's norm; `precision` is ``32``, ``16`` (autocast and a GradScaler) or ``bf16``.
     A `step(model, batch)` returns the loss where batches are not ``(inputs, targets)``. Several param groups
     keep the ratios of their lrs; lr is the first group's.
@@ -88,6 +92,7 @@ def range_test(
         repeats=repeats,
         seed=seed,
         stop=stop,
+        divergence=divergence,
         accumulate=accumulate,
         clip=clip,
         precision=precision,
