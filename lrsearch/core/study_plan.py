@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import tomllib
 from collections.abc import Mapping
@@ -268,9 +269,9 @@ class StudyPlan(_Part):
         stage, needed = self.range_test, SWEEP_STEPS / total_steps
         if stage.repeats * stage.share >= needed:
             return self
-        rest = sum(cost.least for cost in self.costs()[1:])
+        all_least = math.ceil(10 * (needed + self.kept_for_later("range-test"))) / 10
         return self.with_changes(
-            budget=max(self.budget, needed + rest), range_test={"repeats": 1, "share": needed}
+            budget=max(self.budget, all_least), range_test={"repeats": 1, "share": needed}
         )
 
     def recorded_every(self, total_steps: int) -> int:

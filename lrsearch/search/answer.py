@@ -77,7 +77,7 @@ def conclude(found: Findings) -> Answer:
         undecided=confirmed.decision.undecided,
         gain_over_constant=_gain_over_constant(found, winner),
         gain_over_baseline=_gain_over_baseline(found, winner),
-        warnings=_warnings(found, winner, response, spread),
+        warnings=_warnings(found, winner, spread),
     )
 
 
@@ -116,14 +116,12 @@ def _gain_over_baseline(found: Findings, winner: Candidate) -> float | None:
     return None if loss is None or own is None else loss - own
 
 
-def _warnings(
-    found: Findings, winner: Candidate, response: Response, spread: Noise
-) -> dict[WarningName, str]:
+def _warnings(found: Findings, winner: Candidate, spread: Noise) -> dict[WarningName, str]:
     said: dict[WarningName, str | None] = {
         "no_bracket": None
         if found.bracketed
         else "the range test found no sound bracket, so that the grid was blind: look at its plot",
-        "edge": _on_edge(found, winner, response),
+        "edge": _on_edge(found, winner),
         "needs_warmup": (
             "an lr below the edge diverged at the start and did not with 5% of warmup: warm up"
             if found.base.needs_warmup
@@ -146,12 +144,15 @@ def _warnings(
     return {name: text for name, text in said.items() if text is not None}
 
 
-def _on_edge(found: Findings, winner: Candidate, response: Response) -> str | None:
-    """Whether the answer lies where the tried lrs end; diverged ones are tried too."""
-    lowest, highest = response.tried[0] * _AT_THE_END, response.tried[-1] / _AT_THE_END
+def _on_edge(found: Findings, winner: Candidate) -> str | None:
+    """Whether the answer lies where all that was tried ends, under whatever schedule; diverged lrs are tried
+    too. That a schedule was tried at few lrs is said by its interval, whose ends are open.
+    """
+    tried = [trial.spec.lr for trial in found.trials if trial.spec.optimizer is None]
+    lowest, highest = min(tried) * _AT_THE_END, max(tried) / _AT_THE_END
     if not lowest < winner.lr < highest:
         word = "lowest" if winner.lr <= lowest else "highest"
-        return f"the lr is the {word} that was tried under {winner.schedule}: raise the budget to go on"
+        return f"the lr is the {word} that was tried: raise the budget to go on"
     if winner.schedule == schedule_name(found.base.schedule) and found.base.on_edge is not None:
         return (
             f"the best lr under {winner.schedule} may lie {_BEYOND[found.base.on_edge]} those that were tried"
@@ -231,7 +232,9 @@ def _untrained(found: Findings, winner: Candidate) -> str | None:
     if not known or winner.mean < sum(known) / len(known):
         return None
     before, after = (objective.from_loss(loss) for loss in (sum(known) / len(known), winner.mean))
-    return f"{objective.metric} is {after:.4g} after the training and {before:.4g} before it: nothing was learned"
+    return (
+        f"{objective.metric} is {after:.4g} after the training and {before:.4g} before: nothing was learned"
+    )
 
 
 def _unstable(found: Findings, winner: Candidate) -> str | None:
@@ -256,8 +259,8 @@ def _baseline_better(found: Findings, winner: Candidate, spread: Noise) -> str |
     objective = found.plan.objective
     own = objective.from_loss(winner.objectives[baseline.spec.seed])
     return (
-        f"Adam at lr 1e-3 is {-gain:.3g} better than the winner, whose {objective.metric} is {own:.4g} on the "
-        "same seed"
+        f"Adam at lr 1e-3 is {-gain:.3g} better than the winner, whose {objective.metric} is {own:.4g} on "
+        "the same seed"
     )
 
 

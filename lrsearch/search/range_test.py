@@ -64,16 +64,17 @@ def range_test(
     training function ``train(trial)``. The model, the optimizer, the loader's generator and all random states
     are put back bit for bit, whatever happens.
 
-    `steps` updates, by default one epoch, at least 100 and at most 1,000. `spacing` of the lrs is ``log`` or
-    ``linear``; `smoothing` is the running average's beta. `repeats` seeds, from `seed` on, give several
-    curves and one answer: with a model they vary the order of the data and the dropout, with a Task the
-    initial weights too. `stop` ends the sweep early: ``auto`` once the loss has risen for good, ``4x`` by the
-    classic rule, or ``none``; a loss that is not finite always ends it. Where the training loss may rise
-    without harm (a GAN's, a curriculum's), `divergence` ``not_finite`` takes nothing else for the edge. A batch
-    whose loss is not finite on the untrained model either is passed over, and named. `accumulate` batches make one update;
-    `clip` limits the gradient's norm; `precision` is ``32``, ``16`` (autocast and a GradScaler) or ``bf16``.
-    A `step(model, batch)` returns the loss where batches are not ``(inputs, targets)``. Several param groups
-    keep the ratios of their lrs; lr is the first group's.
+    `steps` updates, by default one epoch, at least 100 and at most 1,000. `spacing` of the lrs is ``log``
+    or ``linear``; `smoothing` is the running average's beta. `repeats` seeds, from `seed` on, give
+    several curves and one answer: with a model they vary the order of the data and the dropout, with a
+    Task the initial weights too. `stop` ends the sweep early: ``auto`` once the loss has risen for good,
+    ``4x`` by the classic rule, or ``none``; a loss that is not finite always ends it. Where the training
+    loss may rise without harm (a GAN's, a curriculum's), `divergence` ``not_finite`` takes nothing else
+    for the edge. A batch whose loss is not finite on the untrained model either is passed over, and
+    named. `accumulate` batches make one update; `clip` limits the gradient's norm; `precision` is ``32``,
+    ``16`` (autocast and a GradScaler) or ``bf16``. A `step(model, batch)` returns the loss where batches
+    are not ``(inputs, targets)``. Several param groups keep the ratios of their lrs; lr is the first
+    group's.
 
     With `tracking` the record goes to a folder of its own (`out`, else below ``LRSEARCH_HOME``) and from
     there to MLflow, without the training waiting for it. `keep` says where the copy of the model's state lies

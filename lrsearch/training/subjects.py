@@ -184,7 +184,7 @@ class OwnLoop:
             except StopTrial:
                 pass  # the watch knows why it stopped
             except Exception as error:
-                if not speaks_of_numbers(error):
+                if watch.steps < FIRST_STEPS or not speaks_of_numbers(error):
                     raise
                 watch.raised(error)
         found = trial.left_out()
@@ -226,6 +226,11 @@ class _SweepWatch:
         self._passed_over: list[BadBatch] = []
         self._outcome: Outcome | None = None
 
+    @property
+    def steps(self) -> int:
+        """Updates reported so far."""
+        return self._step
+
     def record(self, step: int, metrics: Mapping[str, float]) -> None:
         """Hands a point on, and keeps what the sweep says to it."""
         if "train/loss" not in metrics or "lr" not in metrics:
@@ -240,9 +245,9 @@ class _SweepWatch:
         if not math.isfinite(loss):
             if self._waiting is not None:
                 self._outcome = Outcome(self._waiting - 1, self._waiting, "not_finite")
-                return "not_finite"
-            self._waiting = self._step = step
-            return None
+            else:
+                self._waiting = self._step = step
+            return "not_finite"
         if self._waiting is not None:
             self._passed_over.append(BadBatch(self._waiting, self._waiting))
             self._waiting = None

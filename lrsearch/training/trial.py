@@ -55,6 +55,8 @@ class TrialLog:
         self._rise_stops = divergence == "loss_rose" or objective == "train/loss"
         self._rise_counts = divergence != "not_finite"
         self._rose = False
+        self._waiting: int | None = None
+        self._survived: list[int] = []
         self._error: str | None = None
         self._record = record
         self._monitor = monitor
@@ -120,6 +122,12 @@ class TrialLog:
 
     def _watch(self, step: int, loss: float) -> None:
         reason = self._monitor(step, loss)
+        if reason == "not_finite" and self._waiting is None:
+            self._waiting = step  # the next one tells whether the weights are lost, or it was the batch
+            return
+        if self._waiting is not None and reason != "not_finite":
+            self._survived.append(self._waiting)
+            self._waiting = None
         if reason is None:
             return
         if reason != "loss_rose" or self._rise_stops:
@@ -192,10 +200,22 @@ class TrialLog:
             cause=cause,
             error=text,
             warnings=warnings,
-            bad_data=self.bad_data,
+            bad_data=self.bad_data or self._say_survived(),
+        )
+
+    def _say_survived(self) -> str | None:
+        if not self._survived:
+            return None
+        many = len(self._survived)
+        what = "1 training loss was" if many == 1 else f"{many} training losses were"
+        return (
+            f"{what} not finite, the first at step {self._survived[0]}, and the training survived; look for "
+            "NaN, infinity or targets that are all ignored"
         )
 
     def _judge(self, error: Exception | None) -> tuple[TrialStatus, str | None, str | None]:
+        if self._waiting is not None and self.stopped is None:
+            self.stopped = "not_finite"
         if self._rose and error is None and self.stopped is None:
             self._stop_if_hopeless()
         if self.stopped is not None:
@@ -346,6 +366,11 @@ class Trial:
             raise StopTrial(self._log.stopped)
         if self._objective in values:
             self.schedule.hear(values[self._objective])
+
+    def raised(self, error: Exception) -> None:
+        """The training function raised in mid-training as its numbers failed: it has diverged."""
+        if self._log.stopped is None and self._log.steps_done:
+            self._log.stop(self._log.steps_done, "raised", error)
 
     def left_out(self, error: Exception | None = None) -> tuple[str, ...]:
         """What the training function left out, a line each; `error` is what it raised."""

@@ -32,7 +32,13 @@ from lrsearch.training.subjects import TrainFunction
 from lrsearch.training.task import Task, check_parts, steps_per_epoch
 from lrsearch.training.tensor_file import write_tensors
 from lrsearch.training.trial import Trial, TrialLog
-from lrsearch.training.untrained import has_finite_weights, may_be_divergence, rebuilt, say_passed_over
+from lrsearch.training.untrained import (
+    has_finite_weights,
+    may_be_divergence,
+    rebuilt,
+    say_passed_over,
+    speaks_of_numbers,
+)
 from lrsearch.training.validation import validate
 
 _AT_STARTS_ONLY = "where the training loader starts again, and nowhere else"
@@ -246,6 +252,8 @@ def _run_function(train: TrainFunction, trial: Trial, observer: TrialObserver) -
         except LrsearchError:
             raise
         except Exception as error:
+            if speaks_of_numbers(error):
+                trial.raised(error)
             return trial.result(error)
     return trial.result()
 

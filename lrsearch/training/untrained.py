@@ -48,7 +48,12 @@ def rebuilt(build: Callable[[], nn.Module], seed: int) -> Untrained:
             if not made:
                 seed_everything(seed)
                 made.append(build().train())
-            yield made[0]
+            buffers = list(made[0].buffers())
+            kept = [distinct_cells(buffer.detach()).clone() for buffer in buffers]
+            try:
+                yield made[0]
+            finally:  # a batch may have moved its running statistics
+                _overwrite(buffers, kept)
 
     return untrained
 
@@ -92,7 +97,7 @@ def speaks_of_numbers(error: Exception) -> bool:
     """Whether an error says itself that numbers have failed; for loops that cannot be asked."""
     if not may_be_divergence(error):
         return False
-    named = isinstance(error, (ArithmeticError, LinAlgError))
+    named = isinstance(error, (OverflowError, FloatingPointError, LinAlgError))
     return named or _NUMERIC.search(str(error)) is not None
 
 

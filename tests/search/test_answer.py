@@ -79,7 +79,7 @@ def test_the_baseline_is_held_against_the_winner_on_its_seed() -> None:
 
 
 def test_no_bracket_is_said() -> None:
-    assert "1e-6" in answered(Synthetic(), bracketed=False).warnings["no_bracket"]
+    assert "no sound bracket" in answered(Synthetic(), bracketed=False).warnings["no_bracket"]
 
 
 def test_a_best_lr_at_the_end_of_the_range_is_said() -> None:
@@ -121,7 +121,7 @@ def test_lr_and_weight_decay_that_are_one_setting(facts: dict[str, float], said:
 def test_finalists_that_cannot_be_told_apart_are_named() -> None:
     answer = answered(Synthetic(), PLAN.with_changes(confirm={"seeds": 1, "max_seeds": 1}))
     assert answer.undecided
-    assert all(name in answer.warnings["undecided"] for name in answer.undecided)
+    assert not answer.warnings  # it is part of the answer, and nothing to act on
 
 
 def test_failed_trials_and_accepted_changes_are_said() -> None:
