@@ -41,6 +41,13 @@ def range_test(
     repeats: Annotated[int, typer.Option(help="seeds, each with a curve; one answer from all")] = 1,
     seed: Annotated[int, typer.Option(help="the first seed")] = 0,
     stop: Annotated[str, typer.Option(metavar="auto|4x|none", help="when to end the sweep early")] = "auto",
+    divergence: Annotated[
+        str,
+        typer.Option(
+            metavar="auto|not_finite|loss_rose",
+            help="not_finite where the training loss may rise without harm",
+        ),
+    ] = "auto",
     accumulate: Annotated[int, typer.Option(help="batches to one update")] = 1,
     clip: Annotated[float | None, typer.Option(help="largest norm of the gradient")] = None,
     precision: Annotated[
@@ -80,6 +87,7 @@ def range_test(
                 repeats=repeats,
                 seed=seed,
                 stop=stop,  # type: ignore[arg-type]
+                divergence=divergence,  # type: ignore[arg-type]
                 accumulate=accumulate,
                 clip=clip,
                 precision=precision,  # type: ignore[arg-type]

@@ -45,7 +45,12 @@ MENDS: dict[WarningName, str] = {
 """What to do about a warning."""
 
 _OTHER_METRICS = 2
-_CAUSES = {"not_finite": "loss not finite", "loss_rose": "loss rose", "out_of_memory": "out of memory"}
+_CAUSES = {
+    "not_finite": "loss not finite",
+    "loss_rose": "loss rose",
+    "raised": "raised",
+    "out_of_memory": "out of memory",
+}
 
 
 def warning_rows(answer: Answer) -> list[Row]:

@@ -24,6 +24,7 @@ _STOPS = {
     "rose": "the loss had risen for good",
     "4x": "the running average was four times its minimum",
     "not_finite": "the loss was not finite",
+    "raised": "the training raised an error",
 }
 
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 from lrsearch.core.results import TrialResult, TrialSpec
 from lrsearch.core.study_plan import StudyPlan, load_plan
-from lrsearch.core.study_result import Answer, StageResult
+from lrsearch.core.study_result import Answer, StageResult, WarningName
+from lrsearch.report.page_tables import MENDS
 from lrsearch.search.answer import Findings, conclude
-from tests.search.synthetic import STEPS, Outcome, Synthetic, study, summary
+from tests.search.synthetic import INITIAL, STEPS, Outcome, Synthetic, study, summary
 
 PLAN = load_plan("default")
 
@@ -129,6 +131,103 @@ def test_failed_trials_and_accepted_changes_are_said() -> None:
     warnings = answered(lab, accepted=("data.train.fingerprint",)).warnings
     assert "ValueError" in warnings["trials_failed"]
     assert "data.train.fingerprint" in warnings["changes_accepted"]
+
+
+class Spoilt(Synthetic):
+    """Of which the confirm stage's trainings differ: one seed is lost, or the baseline is better."""
+
+    def run(self, spec: TrialSpec, number: int) -> TrialResult:
+        result = super().run(spec, number)
+        if result.status == "complete":
+            result = self.changed(result)
+        return result
+
+    def changed(self, result: TrialResult) -> TrialResult:
+        raise NotImplementedError
+
+
+class OneSeedIsLost(Spoilt):
+    def changed(self, result: TrialResult) -> TrialResult:
+        lost = result.spec.seed == 1001 and result.spec.optimizer is None
+        return replace(result, metrics={"val/loss": summary(INITIAL, 1.5)}) if lost else result
+
+
+class TheBaselineIsBetter(Spoilt):
+    def changed(self, result: TrialResult) -> TrialResult:
+        return (
+            replace(result, metrics={"val/loss": summary(INITIAL, 0.1)}) if result.spec.optimizer else result
+        )
+
+
+class NothingIsLearned(Spoilt):
+    def changed(self, result: TrialResult) -> TrialResult:
+        final = INITIAL + result.metrics["val/loss"].final
+        return replace(result, metrics={"val/loss": summary(INITIAL, final)})
+
+
+class BadBatches(Spoilt):
+    def changed(self, result: TrialResult) -> TrialResult:
+        return replace(result, bad_data="3 batches were passed over")
+
+
+class LeavesOut(Spoilt):
+    def changed(self, result: TrialResult) -> TrialResult:
+        return replace(result, warnings=("it did not build the trial's schedule",))
+
+
+def overfits() -> Answer:
+    lab = WithAccuracy(noise=0.001)
+    lab.overfits = 0.1
+    return answered(lab)
+
+
+def disagrees() -> Answer:
+    lab = WithAccuracy(noise=0.001)
+    lab.apart = 16.0
+    return answered(lab)
+
+
+def needs_warmup() -> Answer:
+    outcome = study(Synthetic(), PLAN)
+    return conclude(replace(findings(outcome, PLAN), base=replace(outcome.base, needs_warmup=True)))
+
+
+def at_the_end() -> Answer:
+    tight = PLAN.with_changes(coarse={"extensions": 0}, fine={"trials": 0})
+    return answered(Synthetic(best=1e-5, gain=-0.02, shift=1.0), tight)
+
+
+DECOUPLED = {"weight_decay": 0.05, "decoupled_weight_decay": 1.0}
+SITUATIONS: dict[WarningName, Callable[[], Answer]] = {
+    "no_bracket": lambda: answered(Synthetic(), bracketed=False),
+    "edge": at_the_end,
+    "needs_warmup": needs_warmup,
+    "objectives_disagree": disagrees,
+    "overfitting": overfits,
+    "lr_and_weight_decay_tuned_together": lambda: answered(Synthetic(), facts=DECOUPLED),
+    "untrained": lambda: answered(NothingIsLearned()),
+    "unstable": lambda: answered(OneSeedIsLost(gain=-0.02, shift=1.0)),
+    "baseline_better": lambda: answered(TheBaselineIsBetter()),
+    "bad_data": lambda: answered(BadBatches()),
+    "trials_failed": lambda: answered(Synthetic(fails=lambda s: s.stage == "coarse" and s.lr > 0.2)),
+    "own_loop": lambda: answered(LeavesOut()),
+    "changes_accepted": lambda: answered(Synthetic(), accepted=("data.train.fingerprint",)),
+    "runs_differ": lambda: answered(Synthetic(exact=False, noise=0.01)),
+}
+"""What a user has to act on."""
+
+
+@pytest.mark.parametrize("name", get_args(WarningName))
+def test_what_is_to_be_acted_on_is_said_with_how(name: WarningName) -> None:
+    assert name in SITUATIONS[name]().warnings
+    assert MENDS[name]
+
+
+@pytest.mark.parametrize("noise_seed", range(10))
+@pytest.mark.parametrize("preset", ["quick", "default"])
+def test_a_sound_study_warns_of_nothing(preset: str, noise_seed: int) -> None:
+    """Also where finalists cannot be told apart, and where a schedule was tried at one lr."""
+    assert not answered(Synthetic(noise_seed=noise_seed), load_plan(preset)).warnings
 
 
 def test_an_answer_survives_json() -> None:
