@@ -11,6 +11,7 @@ import multiprocessing
 import os
 import tempfile
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -30,7 +31,16 @@ STUDIES = 3
 _FIRST_SEED = 100
 _JUDGING_SEEDS = range(9000, 9005)
 _PATIENCE_S = 60.0
-TABLE = Table(FOLDER / "live.csv", Row)
+
+
+@dataclass(frozen=True)
+class LiveRow(Row):
+    """A real study, with the names of the warnings that its answer carries, spaces between."""
+
+    warnings: str | None = None
+
+
+TABLE = Table(FOLDER / "live.csv", LiveRow)
 
 
 def compute() -> None:
@@ -50,7 +60,7 @@ def compute() -> None:
             print(job.result(), flush=True)
 
 
-def study(preset: str, task: str, seed: int) -> Row:
+def study(preset: str, task: str, seed: int) -> LiveRow:
     """One study, and what its answer is worth."""
     case = CASES[task]
     with tempfile.TemporaryDirectory() as home:
@@ -78,7 +88,7 @@ def study(preset: str, task: str, seed: int) -> Row:
     interval = found.interval
     name = schedule_name(schedule).removeprefix("warmup+")
     best = known.best_lr(name)
-    return Row(
+    return LiveRow(
         contestant=preset,
         task=task,
         seed=seed,
@@ -89,9 +99,16 @@ def study(preset: str, task: str, seed: int) -> Row:
         cost_run_equivalents=found.cost,
         how="live",
         covered=(interval.low_open or interval.low <= best) and (interval.high_open or best <= interval.high),
+        warnings=" ".join(found.warnings),
     )
 
 
-def rows() -> list[Row]:
+def rows() -> list[LiveRow]:
     """The studies on record."""
     return TABLE.read()
+
+
+def warned() -> float:
+    """The share of the studies on record that carry a warning."""
+    found = rows()
+    return sum(bool(row.warnings) for row in found) / len(found)

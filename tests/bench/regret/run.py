@@ -134,12 +134,19 @@ def write(rows: Sequence[Row], scores: Sequence[Score], setting: dict[str, Any])
         writer = csv.writer(file)
         writer.writerow([field.name for field in fields(Row)])
         for row in rows:
-            writer.writerow([_short(value) for value in asdict(row).values()])
+            writer.writerow([_short(getattr(row, field.name)) for field in fields(Row)])
     by_task = {
         name: medians([row for row in rows if row.contestant == name and row.how == "replay"])
         for name in dict.fromkeys(row.contestant for row in rows)
     }
-    summary = {**setting, "scores": [asdict(s) | {"group": _group(s)} for s in scores], "medians": by_task}
+    warned = round(live.warned(), 3)
+    print(f"{warned:.0%} of the real studies carry a warning (at most a third should)")
+    summary = {
+        **setting,
+        "live studies with a warning": warned,
+        "scores": [asdict(s) | {"group": _group(s)} for s in scores],
+        "medians": by_task,
+    }
     (RESULTS / "regret.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
     plots.regret_against_cost(scores, RESULTS / "regret.png")
 
