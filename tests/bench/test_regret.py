@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lrsearch.errors import InputError
+from tests.bench.regret import live
 from tests.bench.regret.oracle import SCHEDULES, SEEDS, grid, read_cells, setting_of, whole_tasks
 from tests.bench.regret.replay import OracleLab, oracle, replay, terms_of
 from tests.bench.regret.tasks import CASES
@@ -54,6 +55,11 @@ def test_a_replay_is_begun_on_the_terms_of_the_real_study(task: str) -> None:
     replayed = terms_of(task, "thorough", '{"budget": 30}')
     for part in ("plan", "total_steps", "steps_per_epoch", "facts", "sweep"):
         assert getattr(replayed, part) == getattr(real, part), part
+
+
+def test_at_most_a_third_of_the_real_studies_carry_a_warning() -> None:
+    assert len(live.rows()) == len(live.PRESETS) * len(CASES) * live.STUDIES
+    assert live.warned() <= 1 / 3
 
 
 def test_a_replay_is_the_same_twice_and_another_with_another_number(task: str) -> None:
