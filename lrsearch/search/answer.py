@@ -155,33 +155,32 @@ def _on_edge(found: Findings, winner: Candidate, response: Response) -> str | No
 
 
 def _disagreement(found: Findings) -> str | None:
-    """Other validation metrics that prefer lrs far from the objective's: the two intervals share none."""
+    """Other validation metrics that prefer lrs far from the objective's: the two intervals share none.
+
+    Metrics of which it is not known whether lower or higher is better prefer nothing.
+    """
     plan, base = found.plan, found.base
     own = Response(observe(plan, base.trials), base.noise).fit()
-    objective, within = own.lr, own.interval(plan.level)
+    best, within = own.lr, own.interval(plan.level)
     names = sorted({name for t in base.trials for name in t.metrics if name.startswith("val/")})
     far = []
     for name in names:
-        if name == plan.objective.metric:
+        direction = direction_of(name)
+        if name == plan.objective.metric or direction is None:
             continue
-        other = plan.model_copy(
-            update={
-                "objective": plan.objective.model_copy(
-                    update={"metric": name, "direction": direction_of(name)}
-                )
-            }
-        )
+        objective = plan.objective.model_copy(update={"metric": name, "direction": direction})
+        other = plan.model_copy(update={"objective": objective})
         response = Response(observe(other, base.trials))
         if not response.groups or response.noise is None:
             continue
         fit = response.fit()
-        ratio = max(fit.lr / objective, objective / fit.lr)
+        ratio = max(fit.lr / best, best / fit.lr)
         interval = fit.interval(plan.level)
         if ratio > _FAR and (interval.high < within.low or within.high < interval.low):
             far.append(f"{name} prefers {fit.lr:.3g}")
     if not far:
         return None
-    return f"{plan.objective.metric} prefers lr {objective:.3g}, {' and '.join(far)}: choose what matters"
+    return f"{plan.objective.metric} prefers lr {best:.3g}, {' and '.join(far)}: choose what matters"
 
 
 def _overfitting(found: Findings, winner: Candidate, spread: Noise) -> str | None:
