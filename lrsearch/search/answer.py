@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,9 +10,9 @@ from lrsearch.core.observations import observe, response_under
 from lrsearch.core.response import Response
 from lrsearch.core.results import TrialResult
 from lrsearch.core.schedule_names import schedule_name
-from lrsearch.core.stats import Candidate, Noise, compare, noise
+from lrsearch.core.stats import Candidate, Noise, noise
 from lrsearch.core.study_plan import StudyPlan, direction_of
-from lrsearch.core.study_result import Answer, Finalist, Gain, StageResult, WarningName
+from lrsearch.core.study_result import Answer, Finalist, StageResult, WarningName
 from lrsearch.search.confirmation import Confirmed
 from lrsearch.search.stages import Base
 
@@ -54,7 +53,7 @@ def conclude(found: Findings) -> Answer:
     objective = plan.objective
     winner = confirmed.decision.winner
     schedule = confirmed.schedules[winner.name]
-    finalists = tuple(_finalist(plan, c, confirmed.schedules[c.name]) for c in confirmed.candidates)
+    finalists = tuple(_finalist(plan, c, confirmed) for c in confirmed.candidates)
     spread = _noise(confirmed.candidates) or found.base.noise or Noise(0.0)
     response = response_under(
         plan, found.trials, schedule, found.total_steps, found.base.noise, found.base.lr
@@ -72,37 +71,25 @@ def conclude(found: Findings) -> Answer:
         noise=spread.sd,
         margin=confirmed.margin,
         finalists=finalists,
-        undecided=confirmed.decision.undecided,
-        gain_over_constant=_gain_over_constant(found, winner),
         gain_over_baseline=_gain_over_baseline(found, winner),
         warnings=_warnings(found, winner, response, spread),
     )
 
 
-def _finalist(plan: StudyPlan, candidate: Candidate, schedule: Mapping[str, Any]) -> Finalist:
-    objectives = {seed: plan.objective.from_loss(loss) for seed, loss in candidate.objectives.items()}
-    return Finalist(candidate.name, candidate.lr, schedule, objectives, candidate.diverged)
+def _finalist(plan: StudyPlan, candidate: Candidate, confirmed: Confirmed) -> Finalist:
+    name = candidate.name
+    return Finalist(
+        name=name,
+        lr=candidate.lr,
+        schedule=confirmed.schedules[name],
+        objectives={seed: plan.objective.from_loss(loss) for seed, loss in candidate.objectives.items()},
+        diverged=candidate.diverged,
+        gain=confirmed.decision.gains.get(name),
+    )
 
 
 def _noise(candidates: Sequence[Candidate]) -> Noise | None:
     return noise([list(c.objectives.values()) for c in candidates if not c.diverged])
-
-
-def _gain_over_constant(found: Findings, winner: Candidate) -> Gain | None:
-    constant = next((c for c in found.confirmed.candidates if c.schedule == "constant"), None)
-    if constant is None or constant is winner or constant.diverged:
-        return None
-    paired, level = found.plan.confirm.paired, found.plan.level
-    if paired:
-        seeds = sorted(constant.objectives.keys() & winner.objectives.keys())
-        pairs = [constant.objectives[s] for s in seeds], [winner.objectives[s] for s in seeds]
-    else:
-        pairs = list(constant.objectives.values()), list(winner.objectives.values())
-    if not pairs[0] or not pairs[1]:
-        return None
-    seen = compare(*pairs, paired=paired, level=level)
-    low, high = (bound if math.isfinite(bound) else None for bound in (seen.low, seen.high))
-    return Gain(seen.difference, low, high, level, seen.correlation)
 
 
 def _gain_over_baseline(found: Findings, winner: Candidate) -> float | None:
@@ -130,7 +117,6 @@ def _warnings(
         "objectives_disagree": _disagreement(found),
         "overfitting": _overfitting(found, winner, spread),
         "lr_and_weight_decay_tuned_together": _weight_decay(found),
-        "undecided": _undecided(found),
         "trials_failed": _failures(found),
         "changes_accepted": _accepted(found),
         "own_loop": _left_out(found),
@@ -216,14 +202,6 @@ def _weight_decay(found: Findings) -> str | None:
         f"lr * weight decay * steps goes from {low:.2g} to {high:.2g} over the grid: the lr was chosen for "
         f"this weight decay ({decay:g}) and this length"
     )
-
-
-def _undecided(found: Findings) -> str | None:
-    names = found.confirmed.decision.undecided
-    if not names:
-        return None
-    seeds = max(len(c.objectives) for c in found.confirmed.candidates)
-    return f"{' and '.join(names)} cannot be told from the winner with {seeds} seed{'s' * (seeds > 1)}"
 
 
 def _failures(found: Findings) -> str | None:
