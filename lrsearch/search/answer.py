@@ -53,7 +53,6 @@ def conclude(found: Findings) -> Answer:
     objective = plan.objective
     winner = confirmed.decision.winner
     schedule = confirmed.schedules[winner.name]
-    finalists = tuple(_finalist(plan, c, confirmed) for c in confirmed.candidates)
     spread = _noise(confirmed.candidates) or found.base.noise or Noise(0.0)
     response = response_under(
         plan, found.trials, schedule, found.total_steps, found.base.noise, found.base.lr
@@ -70,21 +69,25 @@ def conclude(found: Findings) -> Answer:
         tolerance=fit.tolerance(confirmed.margin),
         noise=spread.sd,
         margin=confirmed.margin,
-        finalists=finalists,
+        finalists=finalists_of(plan, confirmed),
         gain_over_baseline=_gain_over_baseline(found, winner),
         warnings=_warnings(found, winner, response, spread),
     )
 
 
-def _finalist(plan: StudyPlan, candidate: Candidate, confirmed: Confirmed) -> Finalist:
-    name = candidate.name
-    return Finalist(
-        name=name,
-        lr=candidate.lr,
-        schedule=confirmed.schedules[name],
-        objectives={seed: plan.objective.from_loss(loss) for seed, loss in candidate.objectives.items()},
-        diverged=candidate.diverged,
-        gain=confirmed.decision.gains.get(name),
+def finalists_of(plan: StudyPlan, confirmed: Confirmed) -> tuple[Finalist, ...]:
+    """The finalists in the objective's own sign, each with what the decision found of it."""
+    objective, decision = plan.objective, confirmed.decision
+    return tuple(
+        Finalist(
+            name=candidate.name,
+            lr=candidate.lr,
+            schedule=confirmed.schedules[candidate.name],
+            objectives={seed: objective.from_loss(loss) for seed, loss in candidate.objectives.items()},
+            diverged=candidate.diverged,
+            gain=decision.gains.get(candidate.name),
+        )
+        for candidate in confirmed.candidates
     )
 
 

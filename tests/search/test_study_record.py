@@ -299,6 +299,21 @@ def test_a_trial_shows_its_summaries(recorded: Recorded) -> None:
     assert {name: recorded.value("coarse-00", name) for name in expected} == expected
 
 
+@pytest.mark.parametrize(
+    ("objective", "best"), [(Objective(), None), (Objective(metric="val/score", direction="minimize"), 0.2)]
+)
+def test_a_metric_has_a_best_where_its_direction_is_known(
+    folder: StudyFolder, objective: Objective, best: float | None
+) -> None:
+    score = MetricSummary(0.5, 0.4, 0.2, 0.7, 3)
+    about: About = {**ABOUT, "objective": objective}
+    with StudyRecord.create(folder, NOWHERE, **about) as record, record.trial(spec(0.1), 0) as trial:
+        trial.finish(result(spec(0.1), metrics={"val/score": score}))
+    (run,) = [found for path in folder.journals() if (found := read_run(path)).start.kind == "trial"]
+    assert run.summary.get("val/score_best") == best
+    assert run.summary["val/score_final"] == 0.4
+
+
 def test_a_diverged_trial_is_no_failure_and_has_no_objective(recorded: Recorded) -> None:
     assert recorded.value("coarse-01", "diverged") == 1
     assert recorded.store.tags(recorded.key("coarse-01"))["lrsearch.cause"] == "loss_rose"
