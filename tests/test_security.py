@@ -304,8 +304,9 @@ def spoiled_study() -> tuple[Any, Any]:
     broken = replace(trial("coarse", "constant", 0.011), status="failed", error=MARKUP, cause=MARKUP)
     marked = replace(good, metrics={**good.metrics, MARKUP: evil}, warnings=(MARKUP,))
     stages[1] = replace(stages[1], trials=(marked, *stages[1].trials[1:], broken))
-    answer = answer_of(stages_of(), warnings={"trials_failed": MARKUP}, reason=MARKUP, undecided=(MARKUP,))
-    return stages, replace(answer, metric=MARKUP)
+    answer = answer_of(stages_of(), warnings={"trials_failed": MARKUP}, reason=MARKUP)
+    finalists = tuple(replace(finalist, name=MARKUP, gain=None) for finalist in answer.finalists)
+    return stages, replace(answer, metric=MARKUP, finalists=finalists)
 
 
 def test_a_notebook_shows_text_as_text() -> None:

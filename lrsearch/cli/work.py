@@ -118,6 +118,10 @@ def search(
     objective: Annotated[
         str | None, typer.Option(metavar="METRIC", help="what is optimised; val/loss by default")
     ] = None,
+    direction: Annotated[
+        str | None,
+        typer.Option(metavar="minimize|maximize", help="which way it is better, where its name does not say"),
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="the first seed; 0 by default")] = None,
     device: Device = None,
     settings: Setting = None,
@@ -145,7 +149,7 @@ def search(
 
         source = (task, settings or [])
         with redirect_stdout(sys.stderr):  # what the task prints; stdout is for the answer
-            chosen = load_plan(plan).with_changes(**changes_asked(epochs, steps, seed, objective))
+            chosen = load_plan(plan).with_changes(**changes_asked(epochs, steps, seed, objective, direction))
             subject = load_task(*source)
             if dry_run:
                 terms = prepare(subject, chosen, device).terms

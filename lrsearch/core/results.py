@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+import posixpath
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
+
+from lrsearch.errors import InputError
+
+_NAME = re.compile(r"[\w\-. :/]+")
+_LONGEST_NAME = 250 - len("_final")
 
 TrialStatus = Literal["complete", "diverged", "failed"]
 Direction = Literal["minimize", "maximize"]
@@ -118,3 +125,19 @@ class TrialResult:
             "warnings": tuple(values["warnings"]),
         }
         return cls(**{**values, **parts})
+
+
+def check_name(argument: str, name: object) -> None:
+    """Raise InputError for a metric or a param that MLflow would refuse for its name.
+
+    Source: MLflow, `mlflow/utils/validation.py`; a metric's name comes with ``_final``, too.
+    """
+    fits = isinstance(name, str) and _NAME.fullmatch(name) is not None and len(name) <= _LONGEST_NAME
+    # MLflow may take a name for a path, and wants one that leads nowhere else.
+    if not fits or posixpath.normpath(str(name)) != name or str(name).startswith(("/", "..")) or name == ".":
+        raise InputError(
+            argument,
+            name,
+            "is no name that MLflow takes",
+            f"choose letters, digits and _ - . : / or spaces, at most {_LONGEST_NAME} of them",
+        )

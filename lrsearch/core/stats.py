@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from scipy.special import stdtrit
@@ -142,13 +143,94 @@ class Candidate:
         return float(np.mean(list(self.objectives.values())))
 
 
+GainVerdict = Literal["worse", "not_worse", "better", "not_better", "undecided", "one_seed"]
+
+
+@dataclass(frozen=True)
+class Gain:
+    """By how much the winner is better than another candidate, in the objective's unit; positive is better.
+
+    `low` and `high` are the bounds that decide, each with confidence `level`; both are None with one pair of
+    seeds, which bounds nothing. `correlation` is that of equal seeds, as in a `Comparison`. The `verdict` is
+    on the other one, and asks whether the simpler of the two is worse by more than the margin:
+
+    - ``worse``: it lies above 0, and by more than the margin where the other is simpler,
+    - ``not_worse``: the other is simpler, and worse by less than the margin if at all,
+    - ``not_better``: the winner is simpler, and the other better by less than the margin if at all,
+    - ``better``: by more than the margin. The winner's mean is the best, over seeds that the other has not,
+    - ``undecided``: the bounds leave it open,
+    - ``one_seed``: nothing bounds it.
+    """
+
+    mean: float
+    low: float | None
+    high: float | None
+    level: float
+    verdict: GainVerdict
+    correlation: float | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether more seeds are needed to decide."""
+        return self.verdict in ("undecided", "one_seed")
+
+
+def gain_over(
+    other: Candidate,
+    winner: Candidate,
+    delta: float,
+    *,
+    simpler: bool,
+    paired: bool = True,
+    level: float = 0.9,
+) -> Gain | None:
+    """By how much the winner is better than the other, which is the `simpler` of the two or is not.
+
+    With d the gain, an other that is simpler is worse where d is above `delta` for certain (at `level`), and
+    not worse where it is certainly below; one that is not is not better where d is certainly above
+    ``-delta``, and better where it is certainly below. Paired, the seeds are those that both have; None where
+    there are none.
+    """
+    seeds = sorted(other.objectives.keys() & winner.objectives.keys() if paired else other.objectives)
+    others = seeds if paired else sorted(winner.objectives)
+    if not seeds or not others:
+        return None
+    seen = compare(
+        [other.objectives[seed] for seed in seeds],
+        [winner.objectives[seed] for seed in others],
+        paired=paired,
+        level=level,
+    )
+    low, high = seen.lower, seen.upper
+    verdict: GainVerdict = "undecided"
+    if not (math.isfinite(low) and math.isfinite(high)):
+        return Gain(seen.difference, None, None, level, "one_seed", seen.correlation)
+    if simpler and low > delta:
+        verdict = "worse"
+    elif simpler and high < delta:
+        verdict = "not_worse"
+    elif not simpler and low > -delta:
+        verdict = "worse" if low > 0 else "not_better"
+    elif not simpler and high < -delta:
+        verdict = "better"
+    return Gain(seen.difference, low, high, level, verdict, seen.correlation)
+
+
 @dataclass(frozen=True)
 class Decision:
-    """The winner, why, and the candidates that cannot be told from it by the margin (`undecided`, names)."""
+    """The winner, why, and its gain over each other candidate that did not diverge, by name.
+
+    A gain is None where no seed is common to both.
+    """
 
     winner: Candidate
     reason: str
-    undecided: tuple[str, ...]
+    gains: Mapping[str, Gain | None]
+
+    @property
+    def undecided(self) -> tuple[str, ...]:
+        """The candidates that may be on either side of the margin."""
+        return tuple(name for name, gain in self.gains.items() if gain is None or gain.is_open)
 
     @property
     def settled(self) -> bool:
@@ -163,17 +245,20 @@ def decide(
     simplicity: Sequence[str],
     paired: bool = True,
     level: float = 0.9,
+    best_mean: str = "lowest mean objective",
 ) -> Decision:
     """The simplest candidate that is not worse than the best by `delta`, else the best.
 
-    The best has the lowest mean. Candidates are ordered by their schedule's place in `simplicity` (simplest
-    first), then by lr, so that lr counts within one schedule only. In this order, the first whose excess over
-    the best has its one-sided upper bound (at `level`) below `delta`, in the objective's unit, wins.
+    The best has the lowest mean, which the reason calls `best_mean`. Candidates are ordered by their
+    schedule's place in `simplicity` (simplest first), then by lr, so that lr counts within one schedule only.
+    In this order, the first whose excess over the best has its one-sided upper bound (at `level`) below
+    `delta`, in the objective's unit, wins.
     A pair is undecided while the excess of its simpler member over the other may lie on either side of
-    `delta`: the bound from above does not fall below it, nor the bound from below rise above it. Ask again
-    with more seeds until the decision is `settled`. Pairs are formed of the seeds both have; those of one
-    seed only are undecided. Raises InputError for no candidate, one without objectives, names that are not
-    unique, an unknown schedule, a delta that is not above 0, and where every candidate diverged.
+    `delta`: the bound from above does not fall below it, nor the bound from below rise above it (see
+    `gain_over`). Ask again with more seeds until the decision is `settled`. Pairs are formed of the seeds
+    both have; those of one seed only are undecided. Raises InputError for no candidate, one without
+    objectives, names that are not unique, an unknown schedule, a delta that is not above 0, and where every
+    candidate diverged.
     """
     _check(candidates, delta, simplicity)
     order = sorted(
@@ -183,38 +268,24 @@ def decide(
     if not order:
         raise InputError("candidates", [c.name for c in candidates], "all diverged", "lower their lr")
 
-    def excess(a: Candidate, b: Candidate) -> Comparison | None:
-        seeds = sorted(a.objectives.keys() & b.objectives.keys() if paired else a.objectives.keys())
-        others = seeds if paired else sorted(b.objectives)
-        if not seeds:
-            return None
-        return compare(
-            [a.objectives[seed] for seed in seeds],
-            [b.objectives[seed] for seed in others],
-            paired=paired,
-            level=level,
-        )
+    def gain(other: Candidate, winner: Candidate) -> Gain | None:
+        simpler = order.index(other) < order.index(winner)
+        return gain_over(other, winner, delta, simpler=simpler, paired=paired, level=level)
 
     best = min(order, key=lambda candidate: candidate.mean)
-    winner, reason = best, "lowest mean objective"
+    winner, reason = best, best_mean
     for candidate in order[: order.index(best)]:
-        found = excess(candidate, best)
-        if found is not None and found.upper < delta:
+        found = gain(candidate, best)
+        if found is not None and found.verdict == "not_worse":
             winner = candidate
             reason = (
                 f"simpler than {best.name}, and worse by less than {delta:.3g}: "
-                f"{found.difference:+.3g}, at most {found.upper:+.3g} ({level:.0%})"
+                f"{found.mean:+.3g}, at most {found.high:+.3g} ({level:.0%})"
             )
             break
-    undecided = []
-    for other in order:
-        if other is winner:
-            continue
-        simpler, fuller = sorted((winner, other), key=order.index)
-        found = excess(simpler, fuller)
-        if found is None or found.lower <= delta <= found.upper:
-            undecided.append(other.name)
-    return Decision(winner, reason, tuple(undecided))
+    return Decision(
+        winner, reason, {other.name: gain(other, winner) for other in order if other is not winner}
+    )
 
 
 def _check(candidates: Sequence[Candidate], delta: float, simplicity: Sequence[str]) -> None:

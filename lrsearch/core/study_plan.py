@@ -26,7 +26,10 @@ SWEEP_STEPS = 100
 """Updates that a study's sweep has at least: enough to tell the edge within a factor 3."""
 _RECORDED_STEPS = 1000
 """Training losses that a trial records at most; more are thinned evenly."""
-_LOWER_IS_BETTER = ("loss", "error", "perplexity", "rmse", "mae", "mse", "nll")
+_LOWER_IS_BETTER = ("loss", "nll", "mse", "rmse", "mae", "error", "perplexity", "ppl", "wer", "cer")
+_HIGHER_IS_BETTER = (
+    *("acc", "accuracy", "f1", "auc", "auroc", "precision", "recall", "r2", "bleu", "rouge", "iou", "dice"),
+)
 
 
 class _Part(BaseModel):
@@ -36,8 +39,7 @@ class _Part(BaseModel):
 class Objective(_Part):
     """What is optimised: a metric as trials report it, its final value or its best.
 
-    Without a direction, ``loss``, ``error``, ``perplexity``, ``rmse``, ``mae``, ``mse`` and ``nll`` in the
-    name mean ``minimize``, any other name ``maximize``.
+    Without a direction, the name after its last ``/`` decides, as `direction_of` has it.
     """
 
     metric: str = Field("val/loss", min_length=1, description="name a metric that trials report")
@@ -46,8 +48,21 @@ class Objective(_Part):
 
     @property
     def towards(self) -> Direction:
-        """The direction, given or inferred."""
-        return self.direction or direction_of(self.metric)
+        """The direction, given or told by the metric's name; InputError where neither says it."""
+        found = self.direction or direction_of(self.metric)
+        if found is None:
+            raise InputError(
+                "objective.direction",
+                self.direction,
+                f"the name {self.metric!r} does not say whether lower or higher is better",
+                "give direction='minimize' or 'maximize', on the command line --direction",
+            )
+        return found
+
+    @property
+    def best_mean(self) -> str:
+        """What the best of several is called: ``highest mean val/accuracy``."""
+        return f"{'lowest' if self.towards == 'minimize' else 'highest'} mean {self.metric}"
 
     def as_loss(self, result: TrialResult) -> float | None:
         """The objective of a trial with its sign turned so that lower is better; None where not reported."""
@@ -82,9 +97,17 @@ class Objective(_Part):
         return loss if self.towards == "minimize" else -loss
 
 
-def direction_of(metric: str) -> Direction:
-    """Which way a metric of this name is better."""
-    return "minimize" if any(word in metric.lower() for word in _LOWER_IS_BETTER) else "maximize"
+def direction_of(metric: str) -> Direction | None:
+    """Which way a metric is better whose name after the last ``/`` is a usual one, else None.
+
+    ``loss``, ``nll``, ``mse``, ``rmse``, ``mae``, ``error``, ``perplexity``, ``ppl``, ``wer`` and ``cer`` are
+    minimised; ``acc``, ``accuracy``, ``f1``, ``auc``, ``auroc``, ``precision``, ``recall``, ``r2``, ``bleu``,
+    ``rouge``, ``iou`` and ``dice`` are maximised, in whatever case.
+    """
+    name = metric.rpartition("/")[2].lower()
+    if name in _LOWER_IS_BETTER:
+        return "minimize"
+    return "maximize" if name in _HIGHER_IS_BETTER else None
 
 
 class RangeTestStage(_Part):
@@ -279,7 +302,15 @@ class StudyPlan(_Part):
         return self.log_every or -(-total_steps // _RECORDED_STEPS)
 
     def with_changes(self, **changes: Any) -> StudyPlan:
-        """The plan with some fields changed, validated again; nested fields are merged."""
+        """The plan with some fields changed, validated again; nested fields are merged.
+
+        Another metric of the objective does not inherit the direction of the one before.
+        """
+        objective = changes.get("objective")
+        if isinstance(objective, Mapping) and objective.get("metric", self.objective.metric) != (
+            self.objective.metric
+        ):
+            changes["objective"] = {"direction": None, **objective}
         return validated(StudyPlan, **_merged(self.to_dict(), changes))
 
     def to_dict(self) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from lrsearch.core.response import Interval, Tolerance
 from lrsearch.core.results import TrialResult
+from lrsearch.core.stats import Gain
 from lrsearch.core.study_plan import StageName
 
 WarningName = Literal[
@@ -48,32 +49,23 @@ class StageResult:
 
 @dataclass(frozen=True)
 class Finalist:
-    """A configuration in the confirm stage, with its objective by seed; `name` is unique."""
+    """A configuration in the confirm stage, with its objective by seed; `name` is unique.
+
+    `gain` is the winner's over it; None of the winner itself, of one that diverged, and where no seed is
+    common to both.
+    """
 
     name: str
     lr: float
     schedule: Mapping[str, Any]
     objectives: Mapping[int, float]
     diverged: bool = False
+    gain: Gain | None = None
 
     @property
     def mean(self) -> float | None:
         """Mean objective over its seeds; None without any."""
         return sum(self.objectives.values()) / len(self.objectives) if self.objectives else None
-
-
-@dataclass(frozen=True)
-class Gain:
-    """By how much the winner is better, in the objective's unit (positive is better), with its interval.
-
-    `low` and `high` are None where a single pair of seeds bounds nothing.
-    """
-
-    mean: float
-    low: float | None
-    high: float | None
-    level: float
-    correlation: float | None = None
 
 
 @dataclass(frozen=True)
@@ -83,8 +75,7 @@ class Answer:
     `base_lr` is the best lr under the base schedule, before decay moved it. `interval` is the
     confidence set of the optimal lr under the chosen schedule, `tolerance` the lrs that
     stay within the margin, `noise` the standard deviation between seeds, in the objective's unit; `margin` is
-    that margin. `gain_over_constant` is None where constant won. `undecided` names finalists that cannot be
-    told from the winner. `warnings` map a name to a sentence that says what was seen and what to do.
+    that margin. `warnings` map a name to a sentence that says what was seen and what to do.
     """
 
     lr: float
@@ -98,8 +89,6 @@ class Answer:
     noise: float
     margin: float
     finalists: tuple[Finalist, ...]
-    undecided: tuple[str, ...] = ()
-    gain_over_constant: Gain | None = None
     gain_over_baseline: float | None = None
     warnings: Mapping[WarningName, str] = field(default_factory=dict)
     test: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
@@ -114,6 +103,18 @@ class Answer:
         """The finalist without decay; None where there was none."""
         return next((f for f in self.finalists if f.schedule["name"] == "constant"), None)
 
+    @property
+    def gain_over_constant(self) -> Gain | None:
+        """What decay brings; None where constant won, and where it cannot be compared."""
+        return self.constant.gain if self.constant is not None else None
+
+    @property
+    def undecided(self) -> tuple[str, ...]:
+        """The finalists that may differ from the winner by more than the margin, or less."""
+        winner = self.winner if self.finalists else None
+        others = [f for f in self.finalists if f is not winner and not f.diverged]
+        return tuple(f.name for f in others if f.gain is None or f.gain.is_open)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON."""
         return {
@@ -123,20 +124,23 @@ class Answer:
                 for f in self.finalists
             ],
             "undecided": list(self.undecided),
+            "gain_over_constant": None if (gain := self.gain_over_constant) is None else asdict(gain),
         }
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Answer:
         """The answer that `to_dict` wrote."""
-        gain = values["gain_over_constant"]
+        derived = ("undecided", "gain_over_constant")
         parts = {
             "interval": Interval(**values["interval"]),
             "tolerance": Tolerance(**values["tolerance"]),
-            "finalists": tuple(
-                Finalist(**{**f, "objectives": {int(seed): v for seed, v in f["objectives"].items()}})
-                for f in values["finalists"]
-            ),
-            "undecided": tuple(values["undecided"]),
-            "gain_over_constant": gain and Gain(**gain),
+            "finalists": tuple(map(_finalist, values["finalists"])),
         }
-        return cls(**{**values, **parts})
+        return cls(**{name: value for name, value in {**values, **parts}.items() if name not in derived})
+
+
+def _finalist(values: Mapping[str, Any]) -> Finalist:
+    """The finalist as its `asdict`, with seeds as text, has it."""
+    objectives = {int(seed): value for seed, value in values["objectives"].items()}
+    gain = values["gain"]
+    return Finalist(**{**values, "objectives": objectives, "gain": gain and Gain(**gain)})

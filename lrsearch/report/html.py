@@ -10,7 +10,7 @@ from lrsearch.core.report_data import ReportData
 from lrsearch.core.schedule_names import schedule_name
 from lrsearch.core.study_result import Answer
 from lrsearch.report import page_tables
-from lrsearch.report.study_tables import answer_rows, plan_cost, plan_rows
+from lrsearch.report.study_tables import plan_cost, plan_rows, undecided, worth
 from lrsearch.report.tables import format_lr, range_test_rows
 from lrsearch.report.templates import data_uri, render
 
@@ -61,7 +61,8 @@ def page(data: ReportData, pictures: Mapping[str, bytes], clean: Callable[[str],
         number=page_tables.amount,
         short=lambda value: f"{value:.3g}",
         schedule=_schedule,
-        worth=_worth(data),
+        worth=worth(data.answer).removeprefix(f"{data.answer.metric} ") if data.answer else "",
+        undecided=undecided(data.answer) if data.answer and data.answer.undecided else None,
         swept=range_test_rows(data.curves, data.suggestion) if data.suggestion else [],
         planned=plan_rows(data.plan),
         plan_cost=plan_cost(data.plan, data.total_steps, data.steps_per_epoch),
@@ -76,14 +77,6 @@ def _schedule(schedule: Mapping[str, Any]) -> str:
     settings = {k: v for k, v in {**inner, **schedule}.items() if k not in ("name", "inner")}
     said = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in settings.items())
     return f"{schedule_name(schedule)} ({said})" if said else schedule_name(schedule)
-
-
-def _worth(data: ReportData) -> str:
-    """By how much the schedule beats none, as the terminal says it."""
-    if data.answer is None:
-        return ""
-    said = dict(answer_rows(data.answer, 0.0))["schedule"]
-    return said.partition(": ")[2].removeprefix(f"{data.answer.metric} ")
 
 
 def _alternatives(data: ReportData) -> dict[str, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,10 +9,9 @@ from typing import Any
 from lrsearch.core.report_data import Origin, ReportData
 from lrsearch.core.results import TrialResult
 from lrsearch.core.schedule_names import schedule_name
-from lrsearch.core.stats import compare
 from lrsearch.core.study_plan import StudyPlan
 from lrsearch.core.study_result import Answer, Finalist, StageResult, WarningName
-from lrsearch.report.study_tables import stage_found
+from lrsearch.report.study_tables import VERDICTS, stage_found, undecided
 from lrsearch.report.tables import format_lr
 
 Row = tuple[str, ...]
@@ -58,11 +56,12 @@ def warning_rows(answer: Answer) -> list[Row]:
     return [(name.replace("_", " "), text, MENDS[name]) for name, text in answer.warnings.items()]
 
 
-def not_told_apart(answer: Answer) -> str:
-    """The finalists that cannot be told from the winner, in a sentence."""
+def left_open(answer: Answer) -> str:
+    """The finalists that may be on either side of the margin, in a sentence, and what would decide it."""
     if not answer.undecided:
-        return "Nothing: against the margin every finalist could be told from the winner"
-    return f"{' and '.join(answer.undecided)} from the winner, {answer.winner.name}"
+        return "Nothing: each difference lies on one side of the margin"
+    said = undecided(answer)
+    return f"{said[0].upper()}{said[1:]}; to decide it, raise confirm.max_seeds and budget in the plan"
 
 
 @dataclass(frozen=True)
@@ -77,7 +76,7 @@ class Paired:
 def paired_table(answer: Answer, plan: StudyPlan) -> Paired:
     """The objective of every finalist by seed, and by how much the winner is better than each other one.
 
-    Differences are positive where the winner is better. Source of the interval: `core.stats.compare`.
+    Differences are positive where the winner is better; bounds and verdict are those of the decision.
     """
     winner = answer.winner
     others = [finalist for finalist in answer.finalists if finalist is not winner]
@@ -85,9 +84,9 @@ def paired_table(answer: Answer, plan: StudyPlan) -> Paired:
     sign = 1.0 if plan.objective.towards == "minimize" else -1.0
     head = ["seed", f"{winner.name} (winner)"]
     rows = [[str(seed), amount(winner.objectives.get(seed))] for seed in seeds]
-    mean, interval, verdict = (
+    mean, bounds, verdict = (
         ["mean", amount(winner.mean)],
-        [f"{plan.level:.0%} interval", ""],
+        [f"{plan.level:.0%} bounds", ""],
         ["verdict", "chosen"],
     )
     for other in others:
@@ -96,37 +95,22 @@ def paired_table(answer: Answer, plan: StudyPlan) -> Paired:
             a, b = other.objectives.get(seed), winner.objectives.get(seed)
             both = plan.confirm.paired and a is not None and b is not None
             row += [amount(a), _signed(sign * (a - b)) if both else "–"]  # type: ignore[operator]
-        difference, bounds, said = _compared(other, winner, answer, plan, sign)
+        difference, between, said = _compared(other)
         mean += [amount(other.mean), difference]
-        interval += ["", bounds]
+        bounds += ["", between]
         verdict += ["", said]
-    summary = [tuple(row) for row in (mean, interval, verdict)]
+    summary = [tuple(row) for row in (mean, bounds, verdict)]
     return Paired(tuple(head), [tuple(row) for row in rows], summary)
 
 
-def _compared(
-    other: Finalist, winner: Finalist, answer: Answer, plan: StudyPlan, sign: float
-) -> tuple[str, str, str]:
-    """The mean difference, its interval, and what is to be made of it."""
-    if other.diverged:
-        return "–", "", "diverged"
-    paired = plan.confirm.paired
-    seeds = sorted(other.objectives.keys() & winner.objectives.keys())
-    a = [sign * other.objectives[s] for s in (seeds if paired else other.objectives)]
-    b = [sign * winner.objectives[s] for s in (seeds if paired else winner.objectives)]
-    if not a or not b:
-        return "–", "", "no seed in common"
-    seen = compare(a, b, paired=paired, level=plan.level)
-    bounded = math.isfinite(seen.low) and math.isfinite(seen.high)
-    bounds = f"{_signed(seen.low)} to {_signed(seen.high)}" if bounded else "none: a single seed"
-    said = "no worse than the winner by the margin"
-    if other.name in answer.undecided:
-        said = "cannot be told apart"
-    elif seen.low > 0:
-        said = "worse"
-    elif seen.high < 0:
-        said = "better by less than the margin; the winner is simpler"
-    return _signed(seen.difference), bounds, said
+def _compared(other: Finalist) -> Row:
+    """The mean difference from the winner, its bounds, and what is to be made of it."""
+    gain = other.gain
+    if other.diverged or gain is None:
+        return "–", "", "diverged" if other.diverged else "undecided: no seed in common"
+    bounded = gain.low is not None and gain.high is not None
+    bounds = f"{_signed(gain.low)} to {_signed(gain.high)}" if bounded else "none"  # type: ignore[arg-type]
+    return _signed(gain.mean), bounds, VERDICTS[gain.verdict]
 
 
 @dataclass(frozen=True)

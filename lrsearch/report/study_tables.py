@@ -7,6 +7,7 @@ from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from lrsearch.core.schedule_names import schedule_name
+from lrsearch.core.stats import GainVerdict
 from lrsearch.core.study_plan import StageCost, StudyPlan
 from lrsearch.core.study_result import Answer, StageResult
 from lrsearch.report.tables import format_lr, html_list, html_table
@@ -17,6 +18,16 @@ if TYPE_CHECKING:
 _PLAN_COLUMNS = ("stage", "what it does", "run-equivalents")
 _STUDY_COLUMNS = ("stage", "trials", "diverged", "run-equivalents", "found")
 _SHOWN_SCHEDULES = 3
+
+VERDICTS: dict[GainVerdict, str] = {
+    "worse": "worse",
+    "not_worse": "not worse by more than the margin",
+    "better": "better on the seeds of both",
+    "not_better": "not better by more than the margin, and the winner is simpler",
+    "undecided": "undecided",
+    "one_seed": "undecided: a single seed",
+}
+"""What a finalist is beside the winner."""
 
 
 def plan_rows(plan: StudyPlan) -> list[tuple[str, str, str]]:
@@ -79,7 +90,7 @@ def answer_rows(answer: Answer, cost: float) -> list[tuple[str, str]]:
     within = _span(interval.low, interval.high, interval.low_open, interval.high_open)
     return [
         ("lr", f"{format_lr(answer.lr)}, {interval.level:.0%} interval {within}"),
-        ("schedule", f"{schedule_name(answer.schedule)}: {_worth(answer)}"),
+        ("schedule", f"{schedule_name(answer.schedule)}: {worth(answer)}"),
         ("cost", f"{cost:.3g} run-equivalents"),
     ]
 
@@ -90,10 +101,11 @@ def answer_lines(answer: Answer, cost: float) -> list[str]:
 
 
 def remark_lines(answer: Answer) -> list[str]:
-    """How forgiving the lr is, the noise between seeds, and what was compared or tested besides."""
+    """What is undecided, how forgiving the lr is, the noise, and what was compared or tested besides."""
     tolerance = answer.tolerance
     within = _span(tolerance.low, tolerance.high, tolerance.low_open, tolerance.high_open)
-    lines = [
+    lines = [f"undecided: {undecided(answer)}"] if answer.undecided else []
+    lines += [
         f"tolerance: {within} costs less than {answer.margin:.3g}",
         f"noise: {answer.noise:.3g} between seeds",
     ]
@@ -104,6 +116,30 @@ def remark_lines(answer: Answer) -> list[str]:
         for label, values in answer.test.items()
     ]
     return lines
+
+
+def worth(answer: Answer) -> str:
+    """By how much the schedule beats none, with the bounds that decide."""
+    gain, constant = answer.gain_over_constant, answer.constant
+    if constant is answer.winner:
+        return "no decay is needed"
+    if gain is None:
+        return "without decay it diverged" if constant and constant.diverged else "not compared with no decay"
+    said = f"{answer.metric} {_better(gain.mean)} than without decay"
+    if gain.low is None:
+        return f"{said} ({VERDICTS[gain.verdict]})"
+    bounds = f"{gain.level:.0%} bounds {gain.low:.3g} to {gain.high:.3g}"
+    beside = {"worse": "", "not_worse": ": less than the margin"}.get(gain.verdict, f": {gain.verdict}")
+    return f"{said} ({bounds}{beside})"
+
+
+def undecided(answer: Answer) -> str:
+    """Which finalists may or may not differ from the winner by more than the margin, in a sentence."""
+    names = " or ".join(answer.undecided)
+    return (
+        f"whether {names} differs from the winner, {answer.winner.name}, by more than the margin, "
+        f"{answer.margin:.3g}, is open on these seeds"
+    )
 
 
 def warning_lines(answer: Answer) -> list[str]:
@@ -228,19 +264,6 @@ def _order(order: Sequence[Mapping[str, Any]]) -> str:
         return "no other schedule was tried"
     names = [f"{entry['schedule']} at {format_lr(entry['lr'])}" for entry in order[:_SHOWN_SCHEDULES]]
     return f"best first: {', '.join(names)}{', …' if len(order) > _SHOWN_SCHEDULES else ''}"
-
-
-def _worth(answer: Answer) -> str:
-    """By how much the schedule beats none."""
-    gain, constant = answer.gain_over_constant, answer.constant
-    if constant is answer.winner:
-        return "no decay is needed"
-    if gain is None:
-        return "without decay it diverged" if constant and constant.diverged else "not compared with no decay"
-    bounds = "a single seed"
-    if gain.low is not None and gain.high is not None:
-        bounds = f"{gain.level:.0%} interval {gain.low:.3g} to {gain.high:.3g}"
-    return f"{answer.metric} {_better(gain.mean)} than without decay ({bounds})"
 
 
 def _better(gain: float) -> str:

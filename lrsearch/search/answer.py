@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,9 +10,9 @@ from lrsearch.core.observations import observe, response_under
 from lrsearch.core.response import Response
 from lrsearch.core.results import TrialResult
 from lrsearch.core.schedule_names import schedule_name
-from lrsearch.core.stats import Candidate, Noise, compare, noise
+from lrsearch.core.stats import Candidate, Noise, noise
 from lrsearch.core.study_plan import StudyPlan, direction_of
-from lrsearch.core.study_result import Answer, Finalist, Gain, StageResult, WarningName
+from lrsearch.core.study_result import Answer, Finalist, StageResult, WarningName
 from lrsearch.search.confirmation import Confirmed
 from lrsearch.search.stages import Base
 
@@ -56,7 +55,6 @@ def conclude(found: Findings) -> Answer:
     objective = plan.objective
     winner = confirmed.decision.winner
     schedule = confirmed.schedules[winner.name]
-    finalists = tuple(_finalist(plan, c, confirmed.schedules[c.name]) for c in confirmed.candidates)
     spread = _noise(confirmed.candidates) or found.base.noise or Noise(0.0)
     response = response_under(
         plan, found.trials, schedule, found.total_steps, found.base.noise, found.base.lr
@@ -73,38 +71,30 @@ def conclude(found: Findings) -> Answer:
         tolerance=fit.tolerance(confirmed.margin),
         noise=spread.sd,
         margin=confirmed.margin,
-        finalists=finalists,
-        undecided=confirmed.decision.undecided,
-        gain_over_constant=_gain_over_constant(found, winner),
+        finalists=finalists_of(plan, confirmed),
         gain_over_baseline=_gain_over_baseline(found, winner),
         warnings=_warnings(found, winner, spread),
     )
 
 
-def _finalist(plan: StudyPlan, candidate: Candidate, schedule: Mapping[str, Any]) -> Finalist:
-    objectives = {seed: plan.objective.from_loss(loss) for seed, loss in candidate.objectives.items()}
-    return Finalist(candidate.name, candidate.lr, schedule, objectives, candidate.diverged)
+def finalists_of(plan: StudyPlan, confirmed: Confirmed) -> tuple[Finalist, ...]:
+    """The finalists in the objective's own sign, each with what the decision found of it."""
+    objective, decision = plan.objective, confirmed.decision
+    return tuple(
+        Finalist(
+            name=candidate.name,
+            lr=candidate.lr,
+            schedule=confirmed.schedules[candidate.name],
+            objectives={seed: objective.from_loss(loss) for seed, loss in candidate.objectives.items()},
+            diverged=candidate.diverged,
+            gain=decision.gains.get(candidate.name),
+        )
+        for candidate in confirmed.candidates
+    )
 
 
 def _noise(candidates: Sequence[Candidate]) -> Noise | None:
     return noise([list(c.objectives.values()) for c in candidates if not c.diverged])
-
-
-def _gain_over_constant(found: Findings, winner: Candidate) -> Gain | None:
-    constant = next((c for c in found.confirmed.candidates if c.schedule == "constant"), None)
-    if constant is None or constant is winner or constant.diverged:
-        return None
-    paired, level = found.plan.confirm.paired, found.plan.level
-    if paired:
-        seeds = sorted(constant.objectives.keys() & winner.objectives.keys())
-        pairs = [constant.objectives[s] for s in seeds], [winner.objectives[s] for s in seeds]
-    else:
-        pairs = list(constant.objectives.values()), list(winner.objectives.values())
-    if not pairs[0] or not pairs[1]:
-        return None
-    seen = compare(*pairs, paired=paired, level=level)
-    low, high = (bound if math.isfinite(bound) else None for bound in (seen.low, seen.high))
-    return Gain(seen.difference, low, high, level, seen.correlation)
 
 
 def _gain_over_baseline(found: Findings, winner: Candidate) -> float | None:
@@ -161,33 +151,32 @@ def _on_edge(found: Findings, winner: Candidate) -> str | None:
 
 
 def _disagreement(found: Findings) -> str | None:
-    """Other validation metrics that prefer lrs far from the objective's: the two intervals share none."""
+    """Other validation metrics that prefer lrs far from the objective's: the two intervals share none.
+
+    Metrics of which it is not known whether lower or higher is better prefer nothing.
+    """
     plan, base = found.plan, found.base
     own = Response(observe(plan, base.trials), base.noise).fit()
-    objective, within = own.lr, own.interval(plan.level)
+    best, within = own.lr, own.interval(plan.level)
     names = sorted({name for t in base.trials for name in t.metrics if name.startswith("val/")})
     far = []
     for name in names:
-        if name == plan.objective.metric:
+        direction = direction_of(name)
+        if name == plan.objective.metric or direction is None:
             continue
-        other = plan.model_copy(
-            update={
-                "objective": plan.objective.model_copy(
-                    update={"metric": name, "direction": direction_of(name)}
-                )
-            }
-        )
+        objective = plan.objective.model_copy(update={"metric": name, "direction": direction})
+        other = plan.model_copy(update={"objective": objective})
         response = Response(observe(other, base.trials))
         if not response.groups or response.noise is None:
             continue
         fit = response.fit()
-        ratio = max(fit.lr / objective, objective / fit.lr)
+        ratio = max(fit.lr / best, best / fit.lr)
         interval = fit.interval(plan.level)
         if ratio > _FAR and (interval.high < within.low or within.high < interval.low):
             far.append(f"{name} prefers {fit.lr:.3g}")
     if not far:
         return None
-    return f"{plan.objective.metric} prefers lr {objective:.3g}, {' and '.join(far)}: choose what matters"
+    return f"{plan.objective.metric} prefers lr {best:.3g}, {' and '.join(far)}: choose what matters"
 
 
 def _overfitting(found: Findings, winner: Candidate, spread: Noise) -> str | None:

@@ -88,6 +88,7 @@ def _judge(
         simplicity=schedule_names(),
         paired=plan.confirm.paired,
         level=plan.level,
+        best_mean=plan.objective.best_mean,
     )
     schedules = {name: schedule for name, (schedule, _) in finalists.items()}
     return Confirmed(decision, tuple(candidates), schedules, margin, baseline)

@@ -9,6 +9,7 @@ from typing import Any
 
 from lrsearch.core.study_plan import DEFAULT_EPOCHS, StudyPlan
 from lrsearch.core.study_result import Answer
+from lrsearch.report.study_tables import undecided, worth
 from lrsearch.tracking.records import Param, as_params
 
 _MARKUP = re.compile(r"([\\`*_\[\]#!~|])")
@@ -34,11 +35,9 @@ def _answer(answer: Answer) -> list[str]:
         f"Within {answer.margin:.2g} of its objective: "
         f"{_span(tolerance.low, tolerance.high, tolerance.low_open, tolerance.high_open)}.",
     ]
-    if (gain := answer.gain_over_constant) is not None:
-        bounds = "" if gain.low is None else f" ({gain.level:.0%}: {gain.low:.2g} to {gain.high:.2g})"
-        parts.append(f"Gain over no decay: {gain.mean:.3g}{bounds}.")
+    parts.append(f"Decay: {_plain(worth(answer))}.")
     if answer.undecided:
-        parts.append(f"Not told apart from it: {', '.join(map(_plain, answer.undecided))}.")
+        parts.append(f"Undecided: {_plain(undecided(answer))}.")
     if answer.warnings:
         parts.append("\n".join(f"- `{name}`: {_plain(text)}" for name, text in answer.warnings.items()))
     return parts

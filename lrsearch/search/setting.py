@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal
 
 from lrsearch.core.plan import SweepPlan
-from lrsearch.core.study_plan import StudyPlan
-from lrsearch.errors import InputError
+from lrsearch.core.results import check_name
+from lrsearch.core.study_plan import Objective, StudyPlan
+from lrsearch.errors import InputError, first_line
 from lrsearch.search.subject import arguments_of, called, data_of
 from lrsearch.search.terms import Terms
 from lrsearch.training.data import batch_count
@@ -44,9 +46,13 @@ class Setting:
 
 
 def changes_asked(
-    epochs: int | None, steps: int | None, seed: int | None, objective: str | Mapping[str, Any] | None
+    epochs: int | None,
+    steps: int | None,
+    seed: int | None,
+    objective: str | Mapping[str, Any] | None,
+    direction: str | None = None,
 ) -> dict[str, Any]:
-    """What these arguments change in a plan."""
+    """What these arguments change in a plan; InputError where two of them contradict each other."""
     changes: dict[str, Any] = {}
     if epochs is not None:
         changes |= {"epochs": epochs, "steps": steps}
@@ -56,6 +62,13 @@ def changes_asked(
         changes["seed"] = seed
     if objective is not None:
         changes["objective"] = {"metric": objective} if isinstance(objective, str) else dict(objective)
+    if direction is not None:
+        said = changes.setdefault("objective", {}).setdefault("direction", direction)
+        if said not in (None, direction):
+            raise InputError(
+                "direction", direction, f"is given beside objective['direction']={said!r}", "give one of them"
+            )
+        changes["objective"]["direction"] = direction
     return changes
 
 
@@ -75,10 +88,12 @@ def prepare(
     if not isinstance(given, Task):  # its optimizer is its own: there is no other to hold it against
         plan = plan.with_changes(baseline=False)
     total_steps = plan.total_steps(steps_per_epoch)
+    _check_objective(given, plan)
     plan = with_whole_schedules(plan, total_steps, steps_per_epoch).with_whole_sweeps(total_steps)
+    arguments = arguments_of(given)
+    _check_arguments(arguments)
     facts: Mapping[str, Any] = {}
     if isinstance(given, Task):
-        _check_objective(given, plan)
         check_repeatable(given, plan.seed, chosen)
         _check_metrics(given, chosen)
         facts = _facts(given, chosen)
@@ -86,7 +101,7 @@ def prepare(
         plan=plan,
         task=name,
         facts=facts,
-        arguments=arguments_of(given),
+        arguments=arguments,
         data={context: data for context, data in data_of(subject).items() if data is not None},
         total_steps=total_steps,
         steps_per_epoch=steps_per_epoch,
@@ -114,10 +129,13 @@ def _facts(task: Task, device: torch.device) -> dict[str, Any]:
 
 
 def with_whole_schedules(plan: StudyPlan, total_steps: int, steps_per_epoch: int | None) -> StudyPlan:
-    """The plan with every schedule's parameters spelled out; InputError for one that cannot be trained."""
+    """The plan with every schedule's parameters spelled out; a plateau reads the objective in its direction.
+
+    Raises InputError for a schedule that cannot be trained.
+    """
 
     def whole(data: Mapping[str, Any], steps: int) -> dict[str, Any]:
-        schedule = schedule_from_dict(data)
+        schedule = schedule_from_dict(_facing(plan.objective, data))
         if schedule.absolute:
             raise InputError("schedule", data["name"], "is no decay", "leave it out of the plan")
         schedule.curve(1.0, steps, steps_per_epoch)
@@ -130,8 +148,44 @@ def with_whole_schedules(plan: StudyPlan, total_steps: int, steps_per_epoch: int
     )
 
 
-def _check_objective(task: Task, plan: StudyPlan) -> None:
-    metric = plan.objective.metric
+def _facing(objective: Objective, data: Any) -> Any:
+    """A schedule as data, its plateau (also one behind a warmup) with the mode of the objective."""
+    if not isinstance(data, Mapping):
+        return data
+    if data.get("name") != "plateau":
+        return {name: _facing(objective, value) if name == "inner" else value for name, value in data.items()}
+    mode, other = ("min", "max") if objective.towards == "minimize" else ("max", "min")
+    if data.get("mode") == other:
+        aim = f"{objective.towards} {objective.metric}"
+        raise InputError(
+            "plateau.mode", other, f"the objective is to {aim}", f"leave it out, or give {mode!r}"
+        )
+    return {"mode": mode, **data}
+
+
+def _check_arguments(arguments: Mapping[str, Any]) -> None:
+    """Raise InputError for an argument that cannot be kept on record."""
+    for name, value in arguments.items():
+        check_name("arguments", name)
+        try:
+            json.dumps(value, allow_nan=False, default=str)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise InputError(
+                f"arguments[{name!r}]",
+                value,
+                f"cannot be recorded ({first_line(error)})",
+                "give finite numbers or text, or lists and tables of them",
+            ) from error
+
+
+def _check_objective(given: Task | TrainFunction, plan: StudyPlan) -> None:
+    """Raise InputError for a metric that no trial of a task reports, and for one of unknown direction."""
+    if isinstance(given, Task):
+        _check_reported(given, plan.objective.metric)
+    _ = plan.objective.towards
+
+
+def _check_reported(task: Task, metric: str) -> None:
     known = ["train/loss"]
     if task.val_loader is not None:
         known += ["val/loss", *(f"val/{name}" for name in task.metrics)]

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
     import torch
 
+    from lrsearch.core.results import Direction
     from lrsearch.training.subjects import TaskFunction, TrainFunction
 
     PlanSource = str | os.PathLike[str] | Mapping[str, Any] | StudyPlan
@@ -53,6 +54,7 @@ def search(
     steps: int | None = None,
     plan: PlanSource | None = None,
     objective: str | Mapping[str, Any] | None = None,
+    direction: Direction | None = None,
     seed: int | None = None,
     device: str | torch.device | None = None,
     resume: bool = False,
@@ -73,7 +75,8 @@ def search(
 
     `epochs` or `steps` is the length of a full training (5 epochs where neither is given). `plan` is
     ``quick``, ``default`` (also where none is given), ``thorough``, a TOML file, or a mapping of settings;
-    `objective` a metric that the trials report, or a mapping with ``metric``, ``direction`` and ``use``. With
+    `objective` a metric that the trials report, or a mapping with ``metric``, ``direction`` and ``use``;
+    `direction`, ``minimize`` or ``maximize``, is needed where the metric's name does not say it. With
     `resume` an interrupted study of this name goes on, under its own plan where none is given: nothing
     finished runs twice; where plan, task or data have changed it is refused, unless `accept_changes`.
     A training of a `Task` is kept every `checkpoint_every` seconds and where it is interrupted, and goes on
@@ -87,7 +90,7 @@ def search(
         check_free(name)
     if plan is None:
         plan = load_terms(find_folder(name)).plan if resume else "default"
-    chosen = load_plan(plan).with_changes(**changes_asked(epochs, steps, seed, objective))
+    chosen = load_plan(plan).with_changes(**changes_asked(epochs, steps, seed, objective, direction))
     setting = prepare(task, chosen, device, source)
     terms = setting.terms
     folder, changes = _folder(name, terms, resume, accept_changes)

@@ -237,7 +237,8 @@ class StudyRecord:
         for name, metric in result.metrics.items():
             towards = objective.towards if name == objective.metric else direction_of(name)
             summary[f"{name}_final"] = metric.final
-            summary[f"{name}_best"] = metric.read("best", towards)
+            if towards is not None:
+                summary[f"{name}_best"] = metric.read("best", towards)
         loss = objective.as_loss(result)
         if result.status == "complete" and loss is not None:
             summary["objective"] = objective.from_loss(loss)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
-FORMAT = 1
+FORMAT = 2
 FILES = (
     *("plan.json", "result.json", "trials.csv", "report.html"),
     *("plots/response.png", "plots/schedules.png"),
@@ -280,7 +280,8 @@ def read_result(folder: StudyFolder) -> tuple[Answer, tuple[StageResult, ...]]:
     try:
         values = json.loads(folder.result.read_text(encoding="utf-8"))
         if values["format"] != FORMAT:
-            raise RecordError(f"{folder.result} is of format {values['format']}: a newer lrsearch wrote it")
+            age = "a newer" if values["format"] > FORMAT else "an older"
+            raise RecordError(f"{folder.result} is of format {values['format']}: {age} lrsearch wrote it")
         stages = tuple(
             StageResult(
                 stage["stage"],

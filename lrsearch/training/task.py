@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 
+from lrsearch.core.results import check_name
 from lrsearch.errors import InputError
 from lrsearch.training.data import batch_count, split_batch
 
@@ -77,6 +78,7 @@ class Task:
                 "hand over loss and no step, or leave the metrics out",
             )
         for name, metric in self.metrics.items():
+            check_name("Task.metrics", name)
             if not callable(metric):
                 raise InputError(
                     f"Task.metrics[{name!r}]", metric, "is not callable", "hand over metric(outputs, targets)"

@@ -7,6 +7,7 @@ import time
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from functools import lru_cache
 from typing import Any, SupportsFloat
 
 import torch
@@ -14,7 +15,15 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from lrsearch.core.divergence import Divergence
-from lrsearch.core.results import Direction, MetricSummary, TrialResult, TrialSpec, TrialStatus, is_loss
+from lrsearch.core.results import (
+    Direction,
+    MetricSummary,
+    TrialResult,
+    TrialSpec,
+    TrialStatus,
+    check_name,
+    is_loss,
+)
 from lrsearch.errors import InputError, StopTrial
 from lrsearch.training.schedules import PlateauLR, Schedule, schedule_from_dict
 from lrsearch.training.schedules.base import FloatArray
@@ -350,7 +359,7 @@ class Trial:
         ``val/x``.
 
         Raises StopTrial when the training has diverged, which is to be let through. Raises InputError for a
-        step or a metric that is no number.
+        step or a metric that is no number, and for a metric that MLflow would refuse for its name.
         """
         if isinstance(step, bool) or not isinstance(step, int) or not 1 <= step <= self.steps:
             raise InputError(
@@ -392,11 +401,17 @@ class Trial:
         return self._log.result(error, self.left_out(error))
 
 
+@lru_cache(maxsize=1024)  # the same few at every step
 def _metric_name(name: str) -> str:
-    """``train_loss`` as ``train/loss``, ``val_top5`` as ``val/top5``; other names as they are."""
+    """``train_loss`` as ``train/loss``, ``val_top5`` as ``val/top5``; other names as they are.
+
+    Raises InputError for one that MLflow would refuse.
+    """
     for part in ("train", "val", "test"):
         if name.startswith(f"{part}_"):
-            return f"{part}/{name.removeprefix(f'{part}_')}"
+            name = f"{part}/{name.removeprefix(f'{part}_')}"
+            break
+    check_name("metric", name)
     return name
 
 

@@ -257,6 +257,12 @@ def test_a_dry_run_as_json_is_the_plan_and_its_costs(cli: Command, home: Path) -
     assert not home.exists()
 
 
+def test_a_direction_that_is_given_is_planned(cli: Command) -> None:
+    words = ["--name", "a", "--objective", "val/bce", "--direction", "minimize", "--dry-run", "--json"]
+    plan = json.loads(cli("search", "tasks.py:train", *QUICK, *words).out)["plan"]
+    assert plan["objective"] == {"metric": "val/bce", "direction": "minimize", "use": "final"}
+
+
 def test_a_dry_run_finds_what_is_wrong_too(cli: Command) -> None:
     answer = cli("search", "tasks.py:no_validation", "--name", "a", *QUICK, "--dry-run")
     assert (answer.code, answer.out) == (2, "")
@@ -268,8 +274,8 @@ def test_the_help_of_every_option_costs_next_to_nothing(
 ) -> None:
     monkeypatch.setenv("COLUMNS", "200")
     options = (
-        "name epochs steps plan objective seed device set tag tracking-uri experiment checkpoint-every "
-        "sync-timeout dry-run json quiet debug"
+        "name epochs steps plan objective direction seed device set tag tracking-uri experiment "
+        "checkpoint-every sync-timeout dry-run json quiet debug"
     )
     text = cli("search", "--help").out
     assert [option for option in options.split() if f"--{option} " not in text] == []
@@ -292,6 +298,11 @@ PLANS = {
 BAD = [
     ("no validation data", ["tasks.py:no_validation"], ["val_loader=None", "val/loss", "train/loss"]),
     ("a metric that nobody reports", ["digits", "--objective", "val/f1"], ["'val/f1'", "val/accuracy"]),
+    (
+        "a direction that no name says",
+        ["tasks.py:train", "--steps", "40", "--objective", "val/bce"],
+        ["'val/bce'", "--direction"],
+    ),
     ("another model each time", ["tasks.py:another_each_time"], ["Task.model", "one seed"]),
     ("a plan with an unknown key", ["digits", "--plan", "unknown.toml"], ["points=3", "unknown"]),
     ("a stage with an unknown key", ["digits", "--plan", "nested.toml"], ["coarse.pionts=3", "points"]),

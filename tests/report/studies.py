@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from lrsearch.core.observations import observe
 from lrsearch.core.response import Response
 from lrsearch.core.results import MetricSummary, TrialResult, TrialSpec
+from lrsearch.core.schedule_names import SIMPLICITY
+from lrsearch.core.stats import Candidate, Gain, gain_over
 from lrsearch.core.study_plan import StudyPlan, load_plan
-from lrsearch.core.study_result import Answer, Finalist, Gain, StageResult
+from lrsearch.core.study_result import Answer, Finalist, StageResult
 
 STEPS = 200
 BEST = {"constant": (0.05, 0.36), "linear": (0.1, 0.33), "cosine": (0.1, 0.335)}
 """The best lr of each schedule, and the loss there."""
 UNTRAINED = 2.3
+MARGIN = 0.00985
 
 
 def loss_of(name: str, lr: float, seed: int = 0) -> float:
@@ -81,7 +85,7 @@ def stages_of(
             "confirm",
             (baseline, *confirm),
             10.0,
-            {"winner": "linear at 0.1", "reason": "lowest mean objective"},
+            {"winner": "linear at 0.1", "reason": "lowest mean val/loss"},
         ),
     )
 
@@ -91,18 +95,39 @@ def answer_of(
 ) -> Answer:
     """The answer that the stages give."""
     plan = plan_of(metric)
-    finalists = tuple(
-        Finalist(
+    candidates = {
+        name: Candidate(
             f"{name} at {lr}",
+            name,
             lr,
-            {"name": name},
             {
-                t.spec.seed: t.metrics[metric].final
+                t.spec.seed: loss
                 for t in stages[-1].trials
                 if t.spec.schedule == {"name": name} and t.spec.optimizer is None
+                if (loss := plan.objective.as_loss(t)) is not None
             },
         )
         for name, (lr, _) in BEST.items()
+    }
+    order = sorted(BEST, key=SIMPLICITY.index)
+    finalists = tuple(
+        Finalist(
+            candidate.name,
+            candidate.lr,
+            {"name": name},
+            {seed: plan.objective.from_loss(loss) for seed, loss in candidate.objectives.items()},
+            gain=None
+            if name == winner
+            else gain_over(
+                candidate,
+                candidates[winner],
+                MARGIN,
+                simpler=order.index(name) < order.index(winner),
+                paired=plan.confirm.paired,
+                level=plan.level,
+            ),
+        )
+        for name, candidate in candidates.items()
     )
     chosen = next(finalist for finalist in finalists if finalist.schedule == {"name": winner})
     trials = [t for stage in stages for t in stage.trials if t.spec.schedule == {"name": winner}]
@@ -113,13 +138,21 @@ def answer_of(
         "base_lr": BEST["constant"][0],
         "objective": chosen.mean,
         "metric": metric,
-        "reason": "lowest mean objective",
+        "reason": plan.objective.best_mean,
         "interval": fit.interval(0.9),
         "tolerance": fit.tolerance(0.01),
         "noise": 0.00213,
-        "margin": 0.00985,
+        "margin": MARGIN,
         "finalists": finalists,
-        "gain_over_constant": None if winner == "constant" else Gain(0.0301, 0.0276, 0.0326, 0.9),
         **changed,
     }
     return Answer(**values)
+
+
+def with_gain(answer: Answer, name: str, gain: Gain | None) -> Answer:
+    """The same with another gain over the finalist of a schedule."""
+    finalists = tuple(
+        replace(finalist, gain=gain) if finalist.schedule["name"] == name else finalist
+        for finalist in answer.finalists
+    )
+    return replace(answer, finalists=finalists)

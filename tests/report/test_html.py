@@ -16,11 +16,12 @@ import pytest
 from lrsearch.core.curve import RangeTestCurve, sweep_lrs
 from lrsearch.core.report_data import Commands, Origin, ReportData
 from lrsearch.core.results import TrialResult
+from lrsearch.core.stats import Gain
 from lrsearch.core.study_result import Answer, WarningName
 from lrsearch.core.suggest import suggest
 from lrsearch.report.html import draw, page
 from lrsearch.report.page_tables import cost_rows, paired_table, trial_rows
-from tests.report.studies import BEST, STEPS, answer_of, plan_of, stages_of, trial
+from tests.report.studies import BEST, STEPS, answer_of, plan_of, stages_of, trial, with_gain
 
 SECTIONS = [
     *("answer", "certainty", "range-test", "response", "learning-curves"),
@@ -157,7 +158,7 @@ def test_the_answer_is_one_sentence_with_the_code() -> None:
     assert answer is not None
     sentence = (
         f"Train beans at a peak learning rate of 0.1 with the schedule linear: val/loss "
-        f"{answer.objective:.4g}, 0.0301 better than without decay (90% interval 0.0276 to 0.0326)."
+        f"{answer.objective:.4g}, 0.03 better than without decay (90% bounds 0.03 to 0.03)."
     )
     assert sentence in said
     assert "scheduler = LinearLR(optimizer)" in said
@@ -171,8 +172,7 @@ def test_no_decay_needed_is_an_answer() -> None:
 
 def test_it_says_how_sure_it_is() -> None:
     answer = replace(
-        answer_of(stages_of()),
-        undecided=("cosine at 0.1",),
+        with_gain(answer_of(stages_of()), "cosine", Gain(0.001, -0.02, 0.03, 0.9, "undecided")),
         gain_over_baseline=-0.07,
         test={"winner": {"test/loss": 0.345}},
     )
@@ -186,7 +186,7 @@ def test_it_says_how_sure_it_is() -> None:
         "differ by 0.00213",
         "0.07 worse than Adam",
         "winner. test/loss 0.3450",
-        "cosine at 0.1 from the winner, linear at 0.1",
+        "Whether cosine at 0.1 differs from the winner, linear at 0.1, by more than the margin, 0.00985",
     ):
         assert part in said
 
@@ -233,9 +233,9 @@ def test_unpaired_seeds_have_no_difference_each() -> None:
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
-        ({"diverged": True, "objectives": {}}, "diverged"),
-        ({"objectives": {1000: 0.4}}, "none: a single seed"),
-        ({"objectives": {1: 0.4}}, "no seed in common"),
+        ({"diverged": True, "objectives": {}, "gain": None}, "diverged"),
+        ({"gain": Gain(0.01, None, None, 0.9, "one_seed")}, "undecided: a single seed"),
+        ({"objectives": {1: 0.4}, "gain": None}, "undecided: no seed in common"),
     ],
 )
 def test_a_finalist_that_cannot_be_compared_is_said(changed: dict[str, Any], said: str) -> None:

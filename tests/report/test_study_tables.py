@@ -12,8 +12,9 @@ from rich.console import Console
 from rich.table import Table
 
 from lrsearch.core.response import Interval, Tolerance
+from lrsearch.core.stats import Gain
 from lrsearch.core.study_plan import PRESETS, STAGES, load_plan
-from lrsearch.core.study_result import Answer, Gain, StageResult
+from lrsearch.core.study_result import Answer, StageResult
 from lrsearch.report.study_tables import (
     answer_lines,
     plan_dict,
@@ -25,7 +26,7 @@ from lrsearch.report.study_tables import (
     study_table,
     warning_lines,
 )
-from tests.report.studies import answer_of, plan_of, stages_of
+from tests.report.studies import answer_of, plan_of, stages_of, with_gain
 from tests.report.test_tables import Reader
 
 STAGE_RESULTS = stages_of()
@@ -113,10 +114,11 @@ def test_what_is_optimised_is_said() -> None:
 
 
 def test_the_answer_is_three_lines() -> None:
-    answer = changed(interval=Interval(0.071, 0.142, 0.9, low_open=False, high_open=False))
+    answer = with_gain(ANSWER, "constant", Gain(0.0301, 0.0276, 0.0326, 0.9, "worse"))
+    answer = replace(answer, interval=Interval(0.071, 0.142, 0.9, low_open=False, high_open=False))
     assert answer_lines(answer, 22.25) == [
         "lr        0.1, 90% interval 0.071 to 0.142",
-        "schedule  linear: val/loss 0.0301 better than without decay (90% interval 0.0276 to 0.0326)",
+        "schedule  linear: val/loss 0.0301 better than without decay (90% bounds 0.0276 to 0.0326)",
         "cost      22.2 run-equivalents",
     ]
 
@@ -133,12 +135,19 @@ def test_an_open_side_is_said(low_open: bool, high_open: bool, said: str) -> Non
 
 
 @pytest.mark.parametrize(("gain", "said"), [
-    (Gain(0.0301, None, None, 0.9), "0.0301 better than without decay (a single seed)"),
-    (Gain(-0.002, -0.004, 0.0001, 0.9), "0.002 worse than without decay (90% interval -0.004 to 0.0001)"),
+    (Gain(0.0301, None, None, 0.9, "one_seed"), "better than without decay (undecided: a single seed)"),
+    (
+        Gain(-0.002, -0.04, 0.03, 0.9, "undecided"),
+        "0.002 worse than without decay (90% bounds -0.04 to 0.03: undecided)",
+    ),
+    (
+        Gain(0.004, 0.001, 0.007, 0.9, "not_worse"),
+        "0.004 better than without decay (90% bounds 0.001 to 0.007: less than the margin)",
+    ),
     (None, "not compared with no decay"),
 ])  # fmt: skip
 def test_the_gain_is_said_with_what_is_known_of_it(gain: Gain | None, said: str) -> None:
-    assert said in answer_lines(changed(gain_over_constant=gain), 1.0)[1]
+    assert said in answer_lines(with_gain(ANSWER, "constant", gain), 1.0)[1]
 
 
 def test_that_no_decay_is_needed_is_said() -> None:
@@ -148,9 +157,10 @@ def test_that_no_decay_is_needed_is_said() -> None:
 
 def test_that_constant_diverged_is_said() -> None:
     finalists = tuple(
-        replace(finalist, diverged=finalist.schedule["name"] == "constant") for finalist in ANSWER.finalists
+        replace(finalist, diverged=True, gain=None) if finalist.schedule["name"] == "constant" else finalist
+        for finalist in ANSWER.finalists
     )
-    line = answer_lines(changed(finalists=finalists, gain_over_constant=None), 1.0)[1]
+    line = answer_lines(changed(finalists=finalists), 1.0)[1]
     assert line == "schedule  linear: without decay it diverged"
 
 
@@ -176,11 +186,20 @@ def test_remarks_tell_how_forgiving_and_how_noisy() -> None:
 
 
 def test_a_warning_is_a_line_with_its_name() -> None:
-    warnings = {"edge": "the best lr is the highest", "undecided": "cosine cannot be told apart"}
+    warnings = {"edge": "the best lr is the highest", "own_loop": "it never reported"}
     assert warning_lines(changed(warnings=warnings)) == [
         "edge: the best lr is the highest",
-        "undecided: cosine cannot be told apart",
+        "own_loop: it never reported",
     ]
+
+
+def test_what_is_undecided_is_said_in_a_sentence() -> None:
+    open_ = with_gain(ANSWER, "cosine", Gain(0.001, -0.02, 0.03, 0.9, "undecided"))
+    assert remark_lines(open_)[0] == (
+        "undecided: whether cosine at 0.1 differs from the winner, linear at 0.1, by more than the margin, "
+        "0.00985, is open on these seeds"
+    )
+    assert not [line for line in remark_lines(ANSWER) if "undecided" in line]
 
 
 # --- the stages -------------------------------------------------------------------------------------------

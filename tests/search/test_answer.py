@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, get_args
@@ -97,6 +98,39 @@ def test_metrics_that_prefer_other_lrs_are_named(apart: float, said: bool) -> No
     warnings = answered(lab).warnings
     assert ("objectives_disagree" in warnings) is said
     assert not said or "val/accuracy" in warnings["objectives_disagree"]
+
+
+class WithScore(WithAccuracy):
+    """The same accuracy under a name that does not say whether higher is better; `sign` turns it."""
+
+    apart = 16.0
+    sign = 1.0
+
+    def run(self, spec: TrialSpec, number: int) -> TrialResult:
+        result = super().run(spec, number)
+        if result.status != "complete":
+            return result
+        accuracy = result.metrics["val/accuracy"]
+        score = summary(self.sign * accuracy.first, self.sign * accuracy.final)
+        return replace(result, metrics={"val/loss": result.metrics["val/loss"], "val/score": score})
+
+
+def test_a_metric_of_unknown_direction_prefers_no_lr() -> None:
+    assert "objectives_disagree" not in answered(WithScore(noise=0.001)).warnings
+
+
+@pytest.mark.parametrize(("direction", "sign"), [("maximize", 1.0), ("minimize", -1.0)])
+def test_the_direction_given_is_that_of_the_disagreement(direction: str, sign: float) -> None:
+    lab = WithScore(noise=0.001)
+    lab.sign = sign
+    plan = PLAN.with_changes(objective={"metric": "val/score", "direction": direction})
+    said = re.fullmatch(
+        r"val/score prefers lr (.*), val/loss prefers (.*): choose .*",
+        answered(lab, plan).warnings["objectives_disagree"],
+    )
+    assert said is not None
+    assert float(said[1]) == pytest.approx(0.16, rel=0.3)
+    assert float(said[2]) == pytest.approx(0.01, rel=0.3)
 
 
 @pytest.mark.parametrize(("overfits", "said"), [(0.0, False), (0.001, False), (0.1, True)])

@@ -335,7 +335,7 @@ def test_a_metric_that_is_sometimes_nan_is_left_out_there_and_the_study_goes_on(
 
 def test_an_objective_that_is_nan_at_the_end_of_a_training_costs_that_training() -> None:
     task = replace(digits(), metrics={"odd": Sometimes()})
-    trials = coarse(task, plan=FOUR, objective="val/odd")
+    trials = coarse(task, plan=FOUR, objective="val/odd", direction="maximize")
     diverged = [trial for trial in trials if trial.status == "diverged"]
     assert {trial.cause for trial in diverged} == {"not_finite"}
     assert 0 < len(diverged) < len(trials)

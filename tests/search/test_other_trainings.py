@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -16,10 +15,10 @@ from torch.utils.data import DataLoader, TensorDataset
 import lrsearch
 from lrsearch import Task, Trial
 from lrsearch.core.results import TrialSpec
+from lrsearch.training.trial_run import run_trial
 from tests.search.tasks import study
 from tests.training.tasks import (
     CPU,
-    DATA,
     INPUTS,
     TARGETS,
     Listener,
@@ -117,7 +116,7 @@ def own_loop(bad_at: int, gone_from: int = 10**9) -> Any:
             inputs, targets = BATCHES[step % 8]
             loss = nn.functional.cross_entropy(model(inputs), targets)
             optimizer.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             scheduler.step()
             lost = step == bad_at or step >= gone_from
@@ -164,7 +163,8 @@ class Decomposed(nn.Module):
 def sampled(outputs: Tensor, targets: Tensor) -> Tensor:
     """A distribution checks what it is given."""
     found = torch.distributions.Categorical(logits=outputs)
-    return -found.log_prob(targets).mean() + outputs.pow(4).mean()
+    likelihood: Tensor = found.log_prob(targets)  # type: ignore[no-untyped-call]
+    return outputs.pow(4).mean() - likelihood.mean()
 
 
 def checked(outputs: Tensor, targets: Tensor) -> Tensor:
@@ -367,13 +367,7 @@ def test_the_best_value_is_never_the_untrained_models() -> None:
     assert summary.low > summary.first
 
 
-def pairs() -> Iterator[Any]:
-    yield from DATA
-
-
 def test_the_listener_hears_of_every_step_but_those_passed_over() -> None:
     heard = Listener()
-    from lrsearch.training.trial_run import run_trial
-
     run_trial(small_task(train_loader=spoiled("nan")), make_spec(steps=16), CPU, heard, objective="val/loss")
     assert list(heard.column("train/loss")) == list(range(1, 17))

@@ -266,8 +266,8 @@ def line_of(text: bytes) -> bytes:
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
-        (lambda path: path.write_text('{"format": 1, "answer": {'), "result.json is damaged"),
-        (lambda path: path.write_text('{"format": 1, "answer": {}, "stages": []}'), "result.json is damaged"),
+        (lambda path: path.write_text('{"format": 2, "answer": {'), "result.json is damaged"),
+        (lambda path: path.write_text('{"format": 2, "answer": {}, "stages": []}'), "result.json is damaged"),
         (lambda path: path.unlink(), "result.json is missing"),
     ],
 )

@@ -7,6 +7,7 @@ import json
 import math
 import shutil
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ from torch import nn
 
 import lrsearch
 from lrsearch import InputError, StudyResult, Trial
-from lrsearch.core.study_plan import STAGES
+from lrsearch.core.study_plan import STAGES, load_plan
+from lrsearch.search.setting import with_whole_schedules
 from lrsearch.tracking.reading import RunRecord
 from lrsearch.training.task import Task
 from lrsearch.training.trial_run import evaluate
@@ -410,6 +412,40 @@ def test_a_metric_to_be_maximised_gives_the_same_answer_as_its_negative() -> Non
     )
     assert (up.lr, up.answer.schedule, up.interval) == (down.lr, down.answer.schedule, down.interval)
     assert up.answer.objective == -down.answer.objective
+
+
+ACCURACY = {"metric": "val/accuracy"}
+PLATEAU = {"name": "plateau", "patience": 0.3}
+
+
+@pytest.mark.parametrize(
+    ("objective", "mode"),
+    [(ACCURACY, "max"), ({}, "min"), ({"metric": "val/x", "direction": "maximize"}, "max")],
+)
+def test_a_plateau_reads_the_objective_in_its_direction(objective: dict[str, Any], mode: str) -> None:
+    behind = {"name": "warmup", "inner": PLATEAU}
+    plan = load_plan(
+        {"objective": objective, "base_schedule": behind, "decay": {"families": [PLATEAU, behind]}}
+    )
+    whole = with_whole_schedules(plan, 100, 10)
+    first, second = whole.decay.families
+    assert [whole.base_schedule["inner"]["mode"], first["mode"], second["inner"]["mode"]] == [mode] * 3
+    assert with_whole_schedules(whole, 100, 10) == whole  # as a resume does
+
+
+def test_the_lr_stays_up_while_the_accuracy_rises() -> None:
+    plan = {**PLAN, "base_schedule": PLATEAU, "decay": {"families": [PLATEAU]}}
+    result = study(digits(), "plateau", epochs=4, plan=plan, objective=ACCURACY)
+    rising = 0
+    for run in runs(result.folder):
+        if run.start.params.get("schedule") != "plateau":
+            continue
+        (_, lrs), (_, accuracies) = run.metric("lr"), run.metric("val/accuracy")
+        if all(before < after for before, after in pairwise(accuracies)):
+            assert set(lrs) == {lrs[0]}, run.start.name
+            rising += 1
+    assert rising > 1
+    assert "ReduceLROnPlateau(optimizer, mode='max'" in result.code()
 
 
 # --- loops of one's own that leave something out ----------------------------------------------------------

@@ -6,6 +6,7 @@ import re
 import shutil
 from collections.abc import Callable, Container
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,10 @@ def two_numbers(outputs: Tensor, targets: Tensor) -> Any:
     return outputs.mean(dim=0)
 
 
+def unbound(trial: Trial, dropout: float) -> None:
+    raise AssertionError("it was trained")
+
+
 def changed(**parts: Any) -> Callable[[Task], Task]:
     return lambda task: replace(task, **parts)
 
@@ -85,6 +90,51 @@ BAD: dict[str, tuple[Callable[[Task], Any], dict[str, Any], str]] = {
         same,
         {"objective": {"metric": "val/loss", "direction": "down"}},
         r"objective.direction='down': .*; choose 'minimize' or 'maximize'",
+    ),
+    "direction-not-known": (
+        changed(metrics={"bce": no_number}),
+        {"objective": "val/bce"},
+        r"objective.direction=None: the name 'val/bce' does not say .*; give direction='minimize' or 'max",
+    ),
+    "two-directions": (
+        same,
+        {"objective": {"metric": "val/loss", "direction": "minimize"}, "direction": "maximize"},
+        r"direction='maximize': is given beside .*'minimize'; give one",
+    ),
+    "direction-is-no-direction": (
+        same,
+        {"direction": "up"},
+        r"objective.direction='up': .*; choose 'minimize' or 'maximize'",
+    ),
+    "plateau-against-the-objective": (
+        same,
+        {"objective": "val/accuracy", **family(name="plateau", mode="min")},
+        r"plateau.mode='min': the objective is to maximize val/accuracy; leave it out, or give 'max'",
+    ),
+    "metric-with-a-name-that-mlflow-refuses": (
+        lambda task: replace(task, metrics={"acc@5": no_number}),
+        {},
+        r"Task.metrics='acc@5': is no name that MLflow takes; choose letters",
+    ),
+    "argument-is-nan": (
+        changed(arguments={"width": 3, "dropout": float("nan")}),
+        {},
+        r"arguments\['dropout'\]=nan: cannot be recorded.*; give finite numbers",
+    ),
+    "argument-holds-infinity": (
+        changed(arguments={"clip": [1.0, {"most": float("inf")}]}),
+        {},
+        r"arguments\['clip'\]=.*: cannot be recorded.*; give finite numbers",
+    ),
+    "keyword-is-nan": (
+        lambda task: partial(unbound, dropout=float("nan")),
+        {"epochs": None, "steps": 40},
+        r"arguments\['dropout'\]=nan: cannot be recorded.*; give finite numbers",
+    ),
+    "argument-with-a-name-that-mlflow-refuses": (
+        changed(arguments={"a=b": 1}),
+        {},
+        r"arguments='a=b': is no name that MLflow takes; choose letters",
     ),
     "metric-is-text": (
         changed(metrics={"accuracy": no_number}),

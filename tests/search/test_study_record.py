@@ -24,8 +24,9 @@ from lrsearch.core.curve import RangeTestCurve, sweep_lrs
 from lrsearch.core.plan import SweepPlan
 from lrsearch.core.response import Interval, Tolerance
 from lrsearch.core.results import MetricSummary, TrialResult, TrialSpec
+from lrsearch.core.stats import Gain
 from lrsearch.core.study_plan import STAGES, Objective, load_plan
-from lrsearch.core.study_result import Answer, Finalist, Gain
+from lrsearch.core.study_result import Answer, Finalist
 from lrsearch.core.suggest import combine, suggest
 from lrsearch.errors import RecordError
 from lrsearch.search.description import describe_study
@@ -116,10 +117,10 @@ def interrupting() -> Iterator[None]:
         yield
 
 
-def answer(**changes: Any) -> Answer:
+def answer(gain: Gain | None = None, **changes: Any) -> Answer:
     finalists = (
         Finalist("linear", 0.2, {"name": "linear", "final": 0.0}, {8: 0.9, 9: 0.92}),
-        Finalist("constant", 0.1, {"name": "constant"}, {8: 0.8, 9: 0.82}),
+        Finalist("constant", 0.1, {"name": "constant"}, {8: 0.8, 9: 0.82}, gain=gain),
     )
     found = Answer(
         lr=0.2,
@@ -296,6 +297,21 @@ def test_a_trial_shows_its_summaries(recorded: Recorded) -> None:
         "val/accuracy_best": 0.9,
     }
     assert {name: recorded.value("coarse-00", name) for name in expected} == expected
+
+
+@pytest.mark.parametrize(
+    ("objective", "best"), [(Objective(), None), (Objective(metric="val/score", direction="minimize"), 0.2)]
+)
+def test_a_metric_has_a_best_where_its_direction_is_known(
+    folder: StudyFolder, objective: Objective, best: float | None
+) -> None:
+    score = MetricSummary(0.5, 0.4, 0.2, 0.7, 3)
+    about: About = {**ABOUT, "objective": objective}
+    with StudyRecord.create(folder, NOWHERE, **about) as record, record.trial(spec(0.1), 0) as trial:
+        trial.finish(result(spec(0.1), metrics={"val/score": score}))
+    (run,) = [found for path in folder.journals() if (found := read_run(path)).start.kind == "trial"]
+    assert run.summary.get("val/score_best") == best
+    assert run.summary["val/score_final"] == 0.4
 
 
 def test_a_diverged_trial_is_no_failure_and_has_no_objective(recorded: Recorded) -> None:
@@ -587,14 +603,15 @@ def test_a_folder_that_has_lost_the_studys_run_is_refused(folder: StudyFolder) -
 
 
 def test_the_description_says_the_answer_and_how_sure_it_is() -> None:
-    gain = Gain(0.1, 0.05, 0.15, level=0.9)
-    found = answer(gain_over_constant=gain, undecided=("cosine",), warnings={"edge": "The best is the last."})
+    gain = Gain(0.1, -0.05, 0.25, 0.9, "undecided")
+    found = answer(gain, warnings={"edge": "The best is the last."})
     assert describe_study(found, PLAN, {"winner": "{run:1a}"}).split("\n\n")[:7] == [
         "**Learning rate 0.2, schedule linear** (final 0.0): val/accuracy 0.91.",
         "It beats constant.",
         "90% interval of the best lr: 0.15 to 0.3 or higher. Within 0.004 of its objective: 0.1 to 0.4.",
-        "Gain over no decay: 0.1 (90%: 0.05 to 0.15).",
-        "Not told apart from it: cosine.",
+        "Decay: val/accuracy 0.1 better than without decay (90% bounds -0.05 to 0.25: undecided).",
+        "Undecided: whether constant differs from the winner, linear, by more than the margin, 0.004, is "
+        "open on these seeds.",
         "- `edge`: The best is the last.",
         "**See** [winner]({run:1a})",
     ]

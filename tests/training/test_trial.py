@@ -277,6 +277,15 @@ def test_plateau_hears_the_reported_validation() -> None:
     assert trial.result().warnings == ()
 
 
+@pytest.mark.parametrize("name", ["val_acc@5", "loss%", "val/../x", "val_", "/x", "x" * 251, "a\n"])
+def test_a_metric_that_mlflow_would_refuse_is_refused(name: str) -> None:
+    trial, recorder = make_trial({"name": "constant"})
+    with pytest.raises(InputError, match=r"metric=.*is no name that MLflow takes") as raised:
+        trial.report(1, **{name: 1.0})
+    assert "\n" not in str(raised.value)
+    assert recorder.points == []
+
+
 @pytest.mark.parametrize("step", [0, -1, 41, True, 1.0])
 def test_a_step_that_is_no_count_of_updates_is_refused(step: object) -> None:
     trial, _ = make_trial({"name": "constant"})

@@ -76,7 +76,8 @@ class Plateau(Schedule):
 
     eta_n = max(eta_0 * factor**(reductions before n), eta_0 * floor). The scheduler that `build` returns is a
     `PlateauLR`: hand it the objective with `report(value)` after each validation; `step()` comes once an
-    update as everywhere. `mode` is the objective's direction. The reductions are not known beforehand, so
+    update as everywhere. `mode` is the objective's direction, which a study
+    puts there. The reductions are not known beforehand, so
     `curve` is the peak throughout. In `code`, patience counts validations, one at each epoch's end.
     """
 
