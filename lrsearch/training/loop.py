@@ -72,6 +72,7 @@ class Training:
     clip: float | None = None
     precision: Precision = "32"
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    seed: int = 0
 
     def __post_init__(self) -> None:
         self.scaler = torch.amp.GradScaler(self.device.type) if self.precision == "16" else None
@@ -306,7 +307,7 @@ def fit(
     """
     scheduler = schedule.build(training.optimizer, steps, steps_per_epoch)
     random_states = None if checkpoints is None else checkpoints.random_states
-    batches = Batches(training.train_loader, steps * training.accumulate, random_states)
+    batches = Batches(training.train_loader, steps * training.accumulate, random_states, training.seed)
     progress = Progress(training, scheduler, batches)
     done = 0 if checkpoints is None else checkpoints.resume(progress)
     block = 1 if training.device.type == "cpu" else _BLOCK_ON_ACCELERATOR
