@@ -170,12 +170,12 @@ def _count(target: Any, ignored: int) -> int | None:
 
 
 def has_a_row_each(batch: Any) -> bool:
-    """Whether a list or tuple holds one thing for each row, such as texts or the boxes of an image."""
+    """Whether a list or tuple holds one thing for each row: texts, mappings, tensors of several lengths."""
     if not isinstance(batch, (list, tuple)) or hasattr(batch, "_fields"):
         return False
     if any(isinstance(value, Tensor) for value in batch):
         lengths = {len(value) if isinstance(value, Tensor) and value.ndim else None for value in batch}
-        return len(lengths) > 1
+        return isinstance(batch, list) and len(lengths) > 1 and None not in lengths
     return all(isinstance(value, Mapping) or entries(value) is None for value in batch)
 
 
