@@ -439,6 +439,40 @@ def drawn_from_elsewhere() -> nn.Module:
     return model
 
 
+class OtherBuffer(nn.Linear):
+    """Its buffer, of a kind that cannot be compared as it is, has another value in each model."""
+
+    def __init__(self, make: Callable[[float], Tensor]) -> None:
+        super().__init__(4, 2)
+        self.register_buffer("graph", make(float(next(WIDTHS))))
+
+
+BUFFERS: dict[str, Callable[[float], Tensor]] = {
+    "sparse": lambda value: (torch.eye(3) * value).to_sparse(),
+    "compressed": lambda value: (torch.eye(3) * value).to_sparse_csr(),
+    "complex": lambda value: torch.tensor([1.0, complex(0, value)]),
+    "quantized": lambda value: torch.quantize_per_tensor(torch.ones(3), value, 0, torch.qint8),
+    "by channel": lambda value: torch.quantize_per_channel(
+        torch.ones(2, 2), torch.tensor([0.1, value]), torch.zeros(2), 0, torch.qint8
+    ),
+    "nested": lambda value: torch.nested.nested_tensor([torch.ones(2), torch.tensor([value])]),
+    "jagged": lambda value: torch.nested.nested_tensor(
+        [torch.ones(2), torch.tensor([value])], layout=torch.jagged
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", BUFFERS)
+@pytest.mark.filterwarnings("ignore:Sparse CSR tensor support:UserWarning")
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors:UserWarning")
+@pytest.mark.filterwarnings("ignore:torch.quantize_per:UserWarning")
+def test_buffers_of_every_kind_are_compared(kind: str) -> None:
+    make = BUFFERS[kind]
+    check_repeatable(small_task(model=lambda: OtherBuffer(lambda _: make(3.0))), 0, CPU)
+    with pytest.raises(InputError, match="'graph' differs"):
+        check_repeatable(small_task(model=lambda: OtherBuffer(make)), 0, CPU)
+
+
 ONE = nn.Linear(4, 2)
 WIDTHS = iter(range(2, 100))
 
