@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from lrsearch.search.study import search as search
     from lrsearch.search.study_result import StudyResult as StudyResult
     from lrsearch.search.study_result import load as load
+    from lrsearch.training.metrics import whole as whole
     from lrsearch.training.state import preserve_state as preserve_state
     from lrsearch.training.task import Task as Task
     from lrsearch.training.trial import Trial as Trial
@@ -50,6 +51,7 @@ _HOMES = {
     "reproduce": "search.reproduce",
     "resume": "search.study",
     "search": "search.study",
+    "whole": "training.metrics",
 }
 
 __all__ = sorted(_HOMES)  # noqa: PLE0605

@@ -46,6 +46,14 @@ def first_line(error: BaseException) -> str:
     return next(iter(str(error).strip().splitlines()), "no message")
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out: the allocators of the CPU and of MPS raise a plain RuntimeError."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    said = str(error)
+    return isinstance(error, RuntimeError) and ("can't allocate memory" in said or "out of memory" in said)
+
+
 def _printable(text: str) -> str:
     """The text in one line: what cannot be printed (in a name from outside) is escaped."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

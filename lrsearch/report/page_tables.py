@@ -283,7 +283,7 @@ def data_rows(data: ReportData) -> list[Row]:
             context,
             str(facts["name"]),
             "unknown" if facts["items"] is None else f"{facts['items']:,}",
-            str(facts["fingerprint"] or "none: it can only be iterated"),
+            str(facts["fingerprint"] or f"unknown: {facts['fingerprint_reason']}"),
         )
         for context, facts in data.data.items()
     ]

@@ -239,7 +239,9 @@ def data_inputs(data: Mapping[str, Any]) -> tuple[DataInput, ...]:
             name=facts["name"],
             context=context,
             digest=facts["fingerprint"] or "unknown",
-            profile={"items": facts["items"], "batches": facts["batches"]},
+            profile={
+                name: facts[name] for name in ("items", "batches", "fingerprint_reason") if name in facts
+            },
         )
         for context, facts in data.items()
         if facts is not None

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any, Literal
 from lrsearch.core.plan import SweepPlan
 from lrsearch.core.results import check_name
 from lrsearch.core.study_plan import Objective, StudyPlan
-from lrsearch.errors import InputError, first_line
+from lrsearch.errors import InputError, LrsearchError, first_line, is_out_of_memory
 from lrsearch.search.subject import arguments_of, called, data_of
 from lrsearch.search.terms import Terms
-from lrsearch.training.data import batch_count
+from lrsearch.training.data import batch_count, describe
 from lrsearch.training.loop import Training
+from lrsearch.training.metrics import MetricError
 from lrsearch.training.schedules import schedule_from_dict
-from lrsearch.training.state import preserve_random_state
 from lrsearch.training.subjects import Fresh, OwnLoop, is_train_function
 from lrsearch.training.task import Task
 from lrsearch.training.trial_run import check_repeatable
@@ -95,7 +95,7 @@ def prepare(
     facts: Mapping[str, Any] = {}
     if isinstance(given, Task):
         check_repeatable(given, plan.seed, chosen)
-        _check_metrics(given, chosen)
+        _check_validation(given, chosen)
         facts = _facts(given, chosen)
     terms = Terms(
         plan=plan,
@@ -111,21 +111,45 @@ def prepare(
     return Setting(subject, terms, chosen)
 
 
-def _check_metrics(task: Task, device: torch.device) -> None:
-    """Raise InputError for a metric that is no number, told from the first validation batch."""
+def _check_validation(task: Task, device: torch.device) -> None:
+    """Raise InputError for a validation that fails, and for a metric that is no number.
+
+    Told from the first batch, unless a metric cannot be computed on it: then from all.
+    """
     loaders = [loader for loader in (task.val_loader, task.test_loader) if loader is not None]
-    with preserve_random_state(loaders):
+    with task.preserve(loaders):
         model = task.build_model(device)
         for loader in loaders:
             part: Literal["val", "test"] = "val" if loader is task.val_loader else "test"
-            validate(task, model, list(islice(loader, 1)), device, part=part, seed=0)
+            first = list(islice(loader, 1))
+            try:
+                try:
+                    validate(task, model, first, device, part=part, seed=0)
+                except MetricError:
+                    validate(task, model, loader, device, part=part, seed=0)
+            except MetricError as error:
+                mend = "give a metric of a batch, or one of the whole set: lrsearch.whole(fn)"
+                raise InputError(error.name, None, error.problem, mend) from error
+            except LrsearchError:
+                raise
+            except Exception as error:
+                if is_out_of_memory(error):
+                    raise
+                reason = f"{type(error).__name__}: {first_line(error)}"
+                raise InputError(
+                    f"{part}_loader",
+                    describe(first[0]),
+                    f"validation fails on its first batch ({reason})",
+                    "compare these shapes with what model, loss and metrics expect; a model that gives its "
+                    "loss in train mode only needs Task(val_step=…)",
+                ) from error
 
 
 def _facts(task: Task, device: torch.device) -> dict[str, Any]:
     """What is trained: the model, the optimizer and its settings, the batch size."""
-    with preserve_random_state():
+    with task.preserve():
         model, optimizer = task.build(_ANY_LR, device)
-    return Training(model, optimizer, task.train_loader, task.loss, task.step, device=device).facts()
+        return Training(model, optimizer, task.train_loader, task.loss, task.step, device=device).facts()
 
 
 def with_whole_schedules(plan: StudyPlan, total_steps: int, steps_per_epoch: int | None) -> StudyPlan:

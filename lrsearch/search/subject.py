@@ -7,7 +7,7 @@ from typing import Any
 
 from lrsearch.errors import InputError
 from lrsearch.tracking.provenance import redact
-from lrsearch.training.data import describe_data
+from lrsearch.training.fingerprint import describe_data
 from lrsearch.training.subjects import Fresh, OwnLoop, Parts, is_task_function
 from lrsearch.training.task import Task
 
@@ -36,9 +36,13 @@ def data_of(subject: Parts | Fresh | OwnLoop) -> dict[str, Any]:
     """What is known of the training and validation data; nothing of a loop of one's own."""
     match subject:
         case Parts():
-            return {"train": describe_data(subject.train_loader)}
+            found = {"train": describe_data(subject.train_loader)}
         case Fresh():
             task = subject.task
-            return {"train": describe_data(task.train_loader), "val": describe_data(task.val_loader)}
+            found = {"train": describe_data(task.train_loader), "val": describe_data(task.val_loader)}
         case OwnLoop():
-            return {}
+            found = {}
+    for facts in found.values():
+        if facts is not None and "fingerprint_reason" in facts:  # the text of an error may hold a URL
+            facts["fingerprint_reason"] = redact(facts["fingerprint_reason"])
+    return found

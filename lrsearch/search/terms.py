@@ -81,7 +81,11 @@ class Terms:
 
     def _comparable(self) -> dict[str, Any]:
         plain = self._plain()
-        return {name: plain[name] for name in ("plan", "task", "facts", "arguments", "data", "total_steps")}
+        data = {context: dict(facts) for context, facts in plain["data"].items()}
+        for facts in data.values():
+            facts.pop("fingerprint_reason", None)  # unknown is unknown, for whatever reason
+        names = ("plan", "task", "facts", "arguments", "total_steps")
+        return {name: plain[name] for name in names} | {"data": data}
 
 
 def load_terms(folder: StudyFolder) -> Terms:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from torch.utils.data import DataLoader, IterableDataset
 
 from lrsearch.errors import InputError
+from lrsearch.training.loaders import epoch_number, epoch_setters, is_one_shot
 from lrsearch.training.plain_state import RandomStates, State
-from lrsearch.training.state import is_one_shot
 
 _END = object()
 
@@ -19,14 +18,19 @@ class Batches:
     """Yields a loader's batches for ever, pass after pass.
 
     With `random_states` its place can be kept and found again: within a pass where `repeats_passes` holds,
-    else only where a pass has ended.
+    else only where a pass has ended. Whatever of the loader has `set_epoch` is told another epoch at the
+    beginning of each pass, and for each `seed`.
 
-    Raises InputError where the loader has fewer than two batches, before the first is handed out, and where
-    it is a generator that ends before `needed` batches.
+    Raises InputError where the loader has no batch, and where it is a generator that ends before `needed`
+    batches.
     """
 
-    def __init__(self, loader: Iterable[Any], needed: int, random_states: RandomStates | None = None) -> None:
+    def __init__(
+        self, loader: Iterable[Any], needed: int, random_states: RandomStates | None = None, seed: int = 0
+    ) -> None:
         self._loader = loader
+        self._seed = seed
+        self._set_epoch = epoch_setters((loader,))
         self._needed = needed
         self._random_states = random_states if repeats_passes(loader) else None
         self._pass: Iterator[Any] = iter(())
@@ -104,18 +108,23 @@ class Batches:
     def _begin_pass(self) -> None:
         if self._random_states is not None:
             self._start = self._random_states.take()
-        self._pass = iter(self._loader) if self._passes else _two_or_more(self._loader)
+        for set_epoch in self._set_epoch:
+            set_epoch(epoch_number(self._seed, self._passes))
+        self._pass = iter(self._loader)
         self._passes += 1
         self._before += self._taken
         self._taken = 0
 
     def _check_end(self) -> None:
+        count = self._before + self._taken
+        if self._passes and not count:
+            raise InputError("train_loader", self._loader, "yields no batch", "hand over a loader with data")
         if self._passes and (not self._taken or is_one_shot(self._loader)):
-            count = self._before + self._taken
             raise InputError(
                 "train_loader",
                 self._loader,
-                f"is a generator that ended after {count} batches of the {self._needed} that are needed",
+                f"is a generator that ended after {count} {'batch' if count == 1 else 'batches'} "
+                f"of the {self._needed} that are needed",
                 "hand over a DataLoader or another iterable that can be iterated twice",
             )
 
@@ -129,13 +138,3 @@ def repeats_passes(loader: Iterable[Any]) -> bool:
         plain = type(loader).__iter__ is DataLoader.__iter__ and loader.num_workers == 0
         return plain and not isinstance(loader.dataset, IterableDataset)
     return type(loader) in (list, tuple)
-
-
-def _two_or_more(loader: Iterable[Any]) -> Iterator[Any]:
-    batches = iter(loader)
-    first = list(itertools.islice(batches, 2))
-    if len(first) < 2:
-        problem = "yields a single batch" if first else "yields no batch"
-        raise InputError("train_loader", loader, problem, "hand over a loader with at least two batches")
-    yield from first
-    yield from batches

@@ -1,41 +1,47 @@
-"""Batches: moved to a device, split, described, and their data fingerprinted."""
+"""Batches: counted, moved to a device, split and described."""
 
 from __future__ import annotations
 
-import hashlib
+import copy
+from collections import UserDict
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import fields, is_dataclass
 from typing import Any
+from weakref import WeakValueDictionary
 
+import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import IterableDataset
+from torch.nn.utils.rnn import PackedSequence
 
 from lrsearch.errors import InputError
-from lrsearch.training.state import preserve_random_state, seed_everything, seed_loaders
 
 _TARGET_NAMES = ("labels", "label", "targets", "target", "y")
-_FINGERPRINT_ITEMS = 64
+_WITHOUT_LENGTH: WeakValueDictionary[int, Iterable[Any]] = WeakValueDictionary()
+"""Loaders whose `len` has raised, by their id."""
 
 
 def check_batches(loader: object) -> None:
-    """Raises InputError for a training loader that is not iterable, or knows of fewer than two batches."""
+    """Raises InputError for a training loader that is not iterable, or knows that it has no batch."""
     if not isinstance(loader, Iterable):
         raise InputError("train_loader", loader, "is not iterable", "hand over a DataLoader")
-    batches = batch_count(loader)
-    if batches is not None and batches < 2:
-        raise InputError(
-            "train_loader",
-            loader,
-            f"has {batches} batches" if batches != 1 else "has a single batch",
-            "hand over at least two; a smaller batch_size makes more",
-        )
+    if batch_count(loader) == 0:
+        raise InputError("train_loader", loader, "has no batch", "hand over a loader with data")
 
 
 def batch_count(loader: Iterable[Any]) -> int | None:
     """Batches an epoch, or None where the loader does not know (iterable data sets, generators)."""
+    if id(loader) in _WITHOUT_LENGTH:
+        return None
     try:
         return len(loader)  # type: ignore[arg-type]
     except TypeError:
+        return None
+    except Exception:
+        # It may know once it is iterated, and then a study's later trials would have epochs, its first none.
+        with suppress(TypeError):  # what cannot be referred to weakly is asked again
+            _WITHOUT_LENGTH[id(loader)] = loader
         return None
 
 
@@ -49,16 +55,59 @@ def batch_size(loader: Iterable[Any]) -> int | None:
 
 
 def to_device(batch: Any, device: torch.device) -> Any:
-    """The same batch with every tensor on `device`; tuples, lists and mappings are searched."""
+    """The same batch on `device`.
+
+    Whatever has `to` is moved by it (tensors, packed sequences, batches of graphs); tuples, lists, mappings
+    and dataclasses are rebuilt of what they hold.
+    """
     if isinstance(batch, Tensor):
         return batch.to(device, non_blocking=True)
+    if callable(getattr(batch, "to", None)) and not isinstance(batch, type):
+        moved = batch.to(device)
+        return batch if moved is None else moved  # moved in place
+    held = entries(batch)
+    if held is None:
+        return batch
+    return rebuilt(batch, {key: to_device(value, device) for key, value in held.items()})
+
+
+def entries(batch: Any) -> dict[Any, Any] | None:
+    """What a mapping, dataclass, tuple or list holds, by key, field or place; None for anything else."""
     if isinstance(batch, Mapping):
-        return {key: to_device(value, device) for key, value in batch.items()}
-    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
-        return type(batch)(*(to_device(value, device) for value in batch))
+        return dict(batch.items())
     if isinstance(batch, (tuple, list)):
-        return type(batch)(to_device(value, device) for value in batch)
-    return batch.to(device) if hasattr(batch, "to") else batch
+        return dict(enumerate(batch))
+    if is_dataclass(batch) and not isinstance(batch, type):
+        return {field.name: getattr(batch, field.name) for field in fields(batch)}
+    return None
+
+
+def rebuilt(batch: Any, held: Mapping[Any, Any]) -> Any:
+    """A batch of the same class with these `entries`."""
+    kind = type(batch)
+    if isinstance(batch, Mapping):
+        return held if kind is dict else _mapping_like(batch, held)
+    if isinstance(batch, tuple):
+        return kind._make(held.values()) if hasattr(kind, "_make") else kind(list(held.values()))
+    copied = copy.copy(batch)
+    if isinstance(batch, list):
+        copied[:] = held.values()
+    else:
+        for name, value in held.items():
+            object.__setattr__(copied, name, value)  # a frozen dataclass has no other way
+    return copied
+
+
+def _mapping_like(batch: Any, held: Mapping[Any, Any]) -> Any:
+    try:
+        if not isinstance(batch, (dict, UserDict)):
+            return type(batch)(held)
+        copied = copy.copy(batch)  # with its attributes; of other classes a copy may share what it holds
+        for key, value in held.items():
+            copied[key] = value
+    except Exception:  # made in a way of its own, or not to be written: its entries are what counts
+        return dict(held)
+    return copied
 
 
 def split_batch(batch: Any) -> tuple[tuple[Any, ...], dict[str, Any], Any]:
@@ -67,31 +116,74 @@ def split_batch(batch: Any) -> tuple[tuple[Any, ...], dict[str, Any], Any]:
     A tuple's or list's last element is the target; a mapping's target is its entry `labels`, `label`,
     `targets`, `target` or `y`. Raises InputError for anything else.
     """
-    if isinstance(batch, (tuple, list)) and len(batch) >= 2:
+    parts = _parts(batch)
+    if parts is None:
+        raise InputError(
+            "train_loader",
+            describe(batch),
+            "a batch is not (inputs, targets), nor a mapping with a target",
+            "hand over step=lambda model, batch: loss",
+        )
+    return parts
+
+
+def _parts(batch: Any) -> tuple[tuple[Any, ...], dict[str, Any], Any] | None:
+    if isinstance(batch, (tuple, list)) and len(batch) >= 2 and not isinstance(batch, PackedSequence):
         return tuple(batch[:-1]), {}, batch[-1]
     if isinstance(batch, Mapping):
         name = next((n for n in _TARGET_NAMES if n in batch), None)
         if name is not None:
             return (), {key: value for key, value in batch.items() if key != name}, batch[name]
-    raise InputError(
-        "train_loader",
-        describe(batch),
-        "a batch is not (inputs, targets), nor a mapping with a target",
-        "hand over step=lambda model, batch: loss",
-    )
+    return None
 
 
-def count_rows(batch: Any) -> int:
-    """Rows of a batch: the length of its first tensor that has a dimension; 1 where there is none."""
-    return next((len(tensor) for tensor in _tensors(batch) if tensor.ndim), 1)
+def count_targets(batch: Any, ignored: int = -100) -> int:
+    """The weight of a batch in a mean over batches: its number of targets.
+
+    That is `num_graphs` of a batch of graphs, else the elements of the target's first tensor (of labels,
+    those that are not `ignored`), or the length of a target that is a list of texts or of mappings. Without a
+    target it is the length of the batch's first tensor; 1 where there is none.
+    """
+    graphs = getattr(batch, "num_graphs", None)
+    if isinstance(graphs, int):
+        return graphs
+    _, _, target = _parts(batch) or ((), {}, None)
+    found = _count(target, ignored)
+    if found is None:
+        found = next((len(tensor) for tensor in _tensors(batch) if tensor.ndim), 1)
+    return found
+
+
+def _count(target: Any, ignored: int) -> int | None:
+    if isinstance(target, PackedSequence):
+        target = target.data
+    if isinstance(target, Tensor):
+        if target.dtype == torch.int64 and target.layout is torch.strided and target.ndim:
+            return int((target != ignored).sum())
+        return target.numel() if target.ndim else None
+    if isinstance(target, np.ndarray):
+        return target.size
+    if has_a_row_each(target):
+        return len(target)
+    counts = (_count(value, ignored) for value in (entries(target) or {}).values())
+    return next((count for count in counts if count is not None), None)
+
+
+def has_a_row_each(batch: Any) -> bool:
+    """Whether a list or tuple holds one thing for each row: texts, mappings, tensors of several lengths."""
+    if not isinstance(batch, (list, tuple)) or hasattr(batch, "_fields"):
+        return False
+    if any(isinstance(value, Tensor) for value in batch):
+        lengths = {len(value) if isinstance(value, Tensor) and value.ndim else None for value in batch}
+        return isinstance(batch, list) and len(lengths) > 1 and None not in lengths
+    return all(isinstance(value, Mapping) or entries(value) is None for value in batch)
 
 
 def _tensors(batch: Any) -> Iterator[Tensor]:
     if isinstance(batch, Tensor):
         yield batch
-    elif isinstance(batch, (Mapping, tuple, list)):
-        for value in batch.values() if isinstance(batch, Mapping) else batch:
-            yield from _tensors(value)
+    for value in (entries(batch) or {}).values():
+        yield from _tensors(value)
 
 
 def describe(batch: Any) -> str:
@@ -103,55 +195,3 @@ def describe(batch: Any) -> str:
     if isinstance(batch, (tuple, list)):
         return "(" + ", ".join(describe(value) for value in batch) + ")"
     return type(batch).__name__
-
-
-def describe_data(loader: Iterable[Any] | None) -> dict[str, Any] | None:
-    """Name, sizes and fingerprint of a loader's data as plain JSON; None without a loader.
-
-    The fingerprint is the SHA-256 (first 16 hex digits) of the data set's length and up to 64 evenly spaced
-    items; data that can only be iterated has none, since reading it would use it up.
-    """
-    if loader is None:
-        return None
-    dataset: Any = getattr(loader, "dataset", loader)
-    # An IterableDataset has an inherited __getitem__ that raises, and may have a length.
-    indexed = hasattr(dataset, "__getitem__") and not isinstance(dataset, IterableDataset)
-    items = len(dataset) if indexed and hasattr(dataset, "__len__") else None
-    return {
-        "name": type(dataset).__name__,
-        "items": items,
-        "batches": batch_count(loader),
-        "batch_size": batch_size(loader),
-        "fingerprint": None if items is None else _fingerprint(dataset, items),
-    }
-
-
-def _fingerprint(dataset: Any, items: int) -> str:
-    digest = hashlib.sha256(str(items).encode())
-    taken = min(items, _FINGERPRINT_ITEMS)
-    with preserve_random_state(loaders=(dataset,)):
-        seed_everything(0)  # a data set that augments at random has one fingerprint too
-        seed_loaders((dataset,), 0)
-        for k in range(taken):
-            _feed(digest, dataset[k * items // taken])
-    return digest.hexdigest()[:16]
-
-
-def _feed(digest: Any, item: Any) -> None:
-    if isinstance(item, Tensor):
-        digest.update(f"{item.dtype}{tuple(item.shape)}".encode())
-        digest.update(item.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    elif isinstance(item, Mapping):
-        for key, value in item.items():
-            digest.update(str(key).encode())
-            _feed(digest, value)
-    elif isinstance(item, (tuple, list)):
-        for value in item:
-            _feed(digest, value)
-    elif hasattr(item, "tobytes"):
-        digest.update(item.tobytes())
-    else:
-        plain = item is None or isinstance(item, (bool, int, float, str, bytes))
-        digest.update(
-            (repr(item) if plain else type(item).__qualname__).encode()
-        )  # a repr may hold an address

@@ -98,6 +98,7 @@ class Training:
     guarded: int = 0
     """The first steps, in which a loss is held against the untrained model's on the same batch."""
     passed_over: list[BadBatch] = field(default_factory=list)
+    seed: int = 0
 
     def __post_init__(self) -> None:
         self._first_value: float | None = None
@@ -426,7 +427,7 @@ def fit(
     """
     scheduler = schedule.build(training.optimizer, steps, steps_per_epoch)
     random_states = None if checkpoints is None else checkpoints.random_states
-    batches = Batches(training.train_loader, steps * training.accumulate, random_states)
+    batches = Batches(training.train_loader, steps * training.accumulate, random_states, training.seed)
     progress = Progress(training, scheduler, batches)
     done = 0 if checkpoints is None else checkpoints.resume(progress)
     block = 1 if training.device.type == "cpu" else _BLOCK_ON_ACCELERATOR

@@ -13,13 +13,8 @@ from torch.optim import Optimizer
 from torch.utils.data import Sampler
 
 from lrsearch.training.data import to_device
-from lrsearch.training.state import (
-    GENERATORS,
-    distinct_cells,
-    generator_state,
-    loader_parts,
-    put_generator_state,
-)
+from lrsearch.training.loaders import GENERATORS, generator_state, loader_parts, put_generator_state
+from lrsearch.training.state import distinct_cells
 
 State = dict[str, Any]
 

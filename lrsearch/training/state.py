@@ -18,14 +18,21 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Sampler
 
 from lrsearch.errors import InputError
 from lrsearch.training.keepers import DiskKeeper, MemoryKeeper
+from lrsearch.training.loaders import (
+    GENERATORS,
+    Generator,
+    generator_state,
+    loader_parts,
+    preserve_epochs,
+    put_generator_state,
+)
 
 Restore = Callable[[], object]
 Keep = Literal["device", "cpu", "disk"]
-Generator = torch.Generator | np.random.Generator | np.random.RandomState | random.Random
 
 
 class Kept(Protocol):
@@ -35,10 +42,7 @@ class Kept(Protocol):
         """The `distinct_cells` of a tensor as it was on entry; the present ones where it was not there."""
 
 
-GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
 _SCALARS = (bool, int, float, complex, str, bytes, type(None))
-_LOADER_PARTS = (*GENERATORS, DataLoader, Sampler, Dataset)
-_LOADER_PART_NAMES = {"dataset", "sampler", "batch_sampler", "loader", "dataloader"}
 
 
 @contextmanager
@@ -68,12 +72,7 @@ def preserve_state(
     """
     if keep not in get_args(Keep):
         raise InputError("keep", keep, "is no place to keep a copy", 'use "device", "cpu" or "disk"')
-    for name, tensor in itertools.chain(model.named_parameters(), model.named_buffers()):
-        if is_lazy(tensor):
-            model_name = type(model).__name__
-            raise InputError(
-                "model", model_name, f"{name} is not initialised yet", "run one batch through the model first"
-            )
+    check_initialised(model)
     with ExitStack() as stack:
         stack.enter_context(preserve_random_state(loaders))
         keeper: MemoryKeeper | DiskKeeper = MemoryKeeper(to_cpu=keep == "cpu")
@@ -88,6 +87,39 @@ def preserve_state(
         yield snapshot
 
 
+def check_initialised(model: nn.Module) -> None:
+    """Raises InputError for a lazy module that has not seen its first batch."""
+    for name, tensor in itertools.chain(model.named_parameters(), model.named_buffers()):
+        if is_lazy(tensor):
+            raise InputError(
+                "model",
+                type(model).__name__,
+                f"{name} is not initialised yet",
+                "run one batch through it first",
+            )
+
+
+@contextmanager
+def preserve_buffers(models: Iterable[nn.Module]) -> Iterator[None]:
+    """Put the buffers of modules back on leaving (the running statistics of BatchNorm), and their gradients.
+
+    Inside, no parameter has a gradient.
+    """
+    snapshot = _Snapshot(MemoryKeeper(to_cpu=False))
+    parts = [part for model in models for part in model.modules()]
+    gradients = [(p, p.grad) for part in parts for p in part.parameters(recurse=False)]
+    for part in parts:
+        snapshot.add(part._buffers)
+    for parameter, _ in gradients:
+        parameter.grad = None
+    try:
+        yield
+    finally:
+        snapshot.restore()
+        for parameter, gradient in gradients:
+            parameter.grad = gradient
+
+
 @contextmanager
 def preserve_random_state(loaders: Iterable[object] = ()) -> Iterator[None]:
     """Put random states, deterministic flags and the loaders' own generators back on leaving.
@@ -95,8 +127,8 @@ def preserve_random_state(loaders: Iterable[object] = ()) -> Iterator[None]:
     Random states: Python's `random`, NumPy's global one, torch's on the CPU, on MPS and on every CUDA device
     (one that starts inside the block is seeded on leaving as torch would have seeded it). Flags:
     deterministic algorithms, `cudnn.deterministic`, `cudnn.benchmark`. Of `loaders`: every torch, NumPy or
-    Python generator held by a loader, its samplers or its data set, and the attributes of loaders and
-    samplers (a sampler's epoch).
+    Python generator held by a loader, its samplers or its data set, the attributes of loaders and samplers,
+    and the epoch of everything that has `set_epoch`.
     """
     restores: list[Restore] = [*_global_random_states(), *_deterministic_flags()]
     for part in loader_parts(loaders):
@@ -105,7 +137,8 @@ def preserve_random_state(loaders: Iterable[object] = ()) -> Iterator[None]:
         elif isinstance(part, (DataLoader, Sampler)):
             restores.append(partial(_refill, vars(part), dict(vars(part))))
     try:
-        yield
+        with preserve_epochs(loaders):
+            yield
     finally:
         for restore in restores:
             restore()
@@ -132,25 +165,6 @@ def seed_everything(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed % 2**32)  # noqa: NPY002 - the global one is what users' data sets and transforms read
     torch.manual_seed(seed)
-
-
-def seed_loaders(loaders: Iterable[object], seed: int) -> None:
-    """Seed every generator that the loaders, their samplers and their data sets hold, each with `seed`."""
-    for part in loader_parts(loaders):
-        if isinstance(part, torch.Generator):
-            part.manual_seed(seed)
-        elif isinstance(part, np.random.Generator):
-            part.bit_generator.state = type(part.bit_generator)(seed % 2**32).state
-        elif isinstance(part, np.random.RandomState):
-            part.seed(seed % 2**32)
-        elif isinstance(part, random.Random):
-            part.seed(seed)
-
-
-def is_one_shot(loader: object) -> bool:
-    """Whether the loader is its own iterator (a generator, `zip`, `map`), which cannot be started again."""
-    # Asked of iterators only: iter() of a real loader starts its workers and draws a random number.
-    return isinstance(loader, Iterator) and iter(loader) is loader
 
 
 def _global_random_states() -> list[Restore]:
@@ -186,45 +200,6 @@ def _deterministic_flags() -> list[Restore]:
         partial(setattr, torch.backends.cudnn, "deterministic", torch.backends.cudnn.deterministic),
         partial(setattr, torch.backends.cudnn, "benchmark", torch.backends.cudnn.benchmark),
     ]
-
-
-def loader_parts(loaders: Iterable[object]) -> list[object]:
-    """The loaders and all that they hold of loaders, samplers, data sets and generators, each once."""
-    parts: dict[int, object] = {}
-    pending = list(loaders)
-    while pending:
-        part = pending.pop()
-        if id(part) in parts:
-            continue
-        parts[id(part)] = part
-        if not isinstance(part, GENERATORS):
-            pending += [
-                value
-                for name, value in getattr(part, "__dict__", {}).items()
-                if isinstance(value, _LOADER_PARTS) or name in _LOADER_PART_NAMES
-            ]
-    return list(parts.values())
-
-
-def generator_state(generator: Generator) -> Any:
-    """The state of a generator, whatever its kind."""
-    if isinstance(generator, torch.Generator):
-        return generator.get_state()
-    if isinstance(generator, np.random.Generator):
-        return generator.bit_generator.state
-    if isinstance(generator, np.random.RandomState):
-        return generator.get_state(legacy=False)
-    return generator.getstate()
-
-
-def put_generator_state(generator: Generator, state: Any) -> None:
-    """Put a generator into the state that `generator_state` gave."""
-    if isinstance(generator, np.random.Generator):
-        generator.bit_generator.state = state
-    elif isinstance(generator, random.Random):
-        generator.setstate(state)
-    else:
-        generator.set_state(state)
 
 
 def _rewinder(generator: Generator) -> Restore:
@@ -347,6 +322,24 @@ def distinct_cells(data: torch.Tensor) -> torch.Tensor:
             if stride == 0 and size > 1:
                 data = data.narrow(dim, 0, 1)
     return data
+
+
+def strided_parts(tensor: torch.Tensor) -> list[torch.Tensor]:
+    """The plain tensors that a sparse, quantized or nested tensor is made of; a plain one as it is."""
+    if tensor.is_nested:
+        return [part for inner in tensor.unbind() for part in strided_parts(inner)]
+    if tensor.layout is torch.sparse_coo:
+        entries = tensor.coalesce()
+        return [entries.indices(), entries.values()]
+    if tensor.layout in (torch.sparse_csr, torch.sparse_bsr):
+        return [tensor.crow_indices(), tensor.col_indices(), tensor.values()]
+    if tensor.layout in (torch.sparse_csc, torch.sparse_bsc):
+        return [tensor.ccol_indices(), tensor.row_indices(), tensor.values()]
+    if tensor.is_quantized and tensor.qscheme() in (torch.per_tensor_affine, torch.per_tensor_symmetric):
+        return [tensor.int_repr(), torch.tensor([tensor.q_scale(), tensor.q_zero_point()])]
+    if tensor.is_quantized:
+        return [tensor.int_repr(), tensor.q_per_channel_scales(), tensor.q_per_channel_zero_points()]
+    return [tensor.resolve_conj().resolve_neg()]
 
 
 def _refill(container: Any, contents: Any) -> None:

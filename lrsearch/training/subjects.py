@@ -18,15 +18,14 @@ from lrsearch.core.plan import SweepPlan
 from lrsearch.core.results import TrialSpec
 from lrsearch.errors import InputError, StopTrial
 from lrsearch.training.data import batch_count, check_batches
+from lrsearch.training.loaders import is_one_shot, seed_loaders
 from lrsearch.training.loop import Observer, Outcome, Training, fit
 from lrsearch.training.schedules import Sweep
 from lrsearch.training.state import (
     Keep,
-    is_one_shot,
     preserve_random_state,
     preserve_state,
     seed_everything,
-    seed_loaders,
 )
 from lrsearch.training.task import (
     LossFunction,
@@ -36,6 +35,7 @@ from lrsearch.training.task import (
     check_parts,
     choose_device,
     device_of,
+    follow,
 )
 from lrsearch.training.trial import Trial
 from lrsearch.training.untrained import BadBatch, rebuilt, rewound, speaks_of_numbers
@@ -100,6 +100,7 @@ class Parts:
             seed_loaders((self.train_loader,), order.seed)
             if not self.model.training:
                 self.model.train()
+            follow(self.loss, order.device)
             training = _training(self.model, self.optimizer, self.loss, self.train_loader, self.step, order)
             training.untrained = rewound(self.model, kept)
             order.begin(training.facts())
@@ -124,10 +125,10 @@ class Fresh:
     def run(self, order: SweepOrder) -> Outcome:
         """One sweep of the seed's model, whose parts in eval mode stay so where it comes in train mode.
 
-        The random states are put back afterwards.
+        The random states, and what a loss that is a module carries, are put back afterwards.
         """
         task = self.task
-        with preserve_random_state(loaders=(task.train_loader,)):
+        with task.preserve((task.train_loader,)):
             seed_everything(order.seed)
             seed_loaders((task.train_loader,), order.seed)
             model, optimizer = task.build(order.plan.max_lr, order.device)
@@ -303,4 +304,5 @@ def _training(
         precision=order.plan.precision,
         device=order.device,
         guarded=FIRST_STEPS,
+        seed=order.seed,
     )

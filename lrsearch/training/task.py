@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from itertools import chain
+from typing import Any, NamedTuple, SupportsFloat
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 
 from lrsearch.core.results import check_name
 from lrsearch.errors import InputError
 from lrsearch.training.data import batch_count, split_batch
+from lrsearch.training.metrics import Metric, MetricObject, Whole
+from lrsearch.training.state import check_initialised, preserve_random_state, preserve_state
 
 Batch = Any
 LossFunction = Callable[..., Tensor]
 StepFunction = Callable[[nn.Module, Batch], Tensor]
-Metric = Callable[[Any, Any], float | Tensor]
+RowsFunction = Callable[[Batch], SupportsFloat]
 
 
 @dataclass(frozen=True)
@@ -28,8 +31,20 @@ class Task:
     ``model()`` returns a new ``nn.Module``; ``optimizer(parameters, lr)`` an optimizer over its parameters;
     ``loss(outputs, targets)`` a scalar tensor; the loaders yield batches. Where a batch is anything but
     ``(inputs, targets)``, ``step(model, batch)`` returns the loss instead of ``loss``.
-    ``metrics`` map a name to ``metric(outputs, targets)``, a number: the validation's value is the mean over
-    its batches, weighted by their rows. ``arguments`` are recorded as params.
+    ``arguments`` are recorded as params.
+
+    Validation is in eval mode and without gradients. ``val_step(model, batch)`` returns its loss instead of
+    ``loss`` or ``step``, where that needs gradients (which it has) or train mode (it may call
+    ``model.train()``: buffers, modes and gradients are put back afterwards).
+
+    ``metrics`` map a name to ``metric(outputs, targets)``, a number, of which the mean over the batches is
+    taken; to ``lrsearch.whole(fn)``, a function of all outputs and targets; or to an object with ``update``,
+    ``compute`` and ``reset``, such as a ``torchmetrics.Metric``. They need ``loss``, and neither ``step`` nor
+    ``val_step``.
+
+    In a mean over batches a batch weighs as much as it has targets: the elements of its target (of labels,
+    those that are not the loss's ``ignore_index``, -100 where it has none), ``num_graphs`` of a batch of
+    graphs, and without a target the length of its first tensor. ``rows(batch)`` says otherwise.
     """
 
     model: Callable[[], nn.Module]
@@ -40,6 +55,8 @@ class Task:
     test_loader: Iterable[Batch] | None = None
     metrics: Mapping[str, Metric] = field(default_factory=dict)
     step: StepFunction | None = None
+    val_step: StepFunction | None = None
+    rows: RowsFunction | None = None
     name: str | None = None
     arguments: Mapping[str, Any] = field(default_factory=dict)
 
@@ -53,6 +70,12 @@ class Task:
                     "hand over a function that makes a new one, such as lambda: make_model()",
                 )
         check_loss(self.loss, self.step)
+        if self.val_step is not None and not callable(self.val_step):
+            raise InputError(
+                "val_step", self.val_step, "is not callable", "hand over val_step(model, batch) -> loss"
+            )
+        if self.rows is not None and not callable(self.rows):
+            raise InputError("rows", self.rows, "is not callable", "hand over rows(batch) -> int")
         self._check_metrics()
 
     def build(self, lr: float, device: torch.device) -> tuple[nn.Module, Optimizer]:
@@ -61,27 +84,40 @@ class Task:
         return model, self.optimizer(model.parameters(), lr)
 
     def build_model(self, device: torch.device) -> nn.Module:
-        """Makes the model on `device`."""
+        """Makes the model on `device`, where a loss that is a module goes too; see `preserve`."""
         model = self.model()
         if not isinstance(model, nn.Module):
             raise InputError(
                 "Task.model", self.model, f"returned a {type(model).__name__}", "return an nn.Module"
             )
+        check_initialised(model)
+        if isinstance(self.loss, nn.Module):
+            self.loss.to(device)
         return model.to(device)
 
+    def preserve(self, loaders: Iterable[object] = ()) -> AbstractContextManager[object]:
+        """Put back on leaving: random states, those of `loaders`, and all of a loss that is a module."""
+        if isinstance(self.loss, nn.Module):
+            return preserve_state(self.loss, loaders=loaders)
+        return preserve_random_state(loaders)
+
     def _check_metrics(self) -> None:
-        if self.metrics and (self.loss is None or self.step is not None):
+        if self.metrics and (self.loss is None or self.step is not None or self.val_step is not None):
             raise InputError(
                 "Task.metrics",
                 list(self.metrics),
                 "need the outputs and the targets, which only loss(outputs, targets) takes",
-                "hand over loss and no step, or leave the metrics out",
+                "hand over loss and neither step nor val_step, or leave the metrics out",
             )
         for name, metric in self.metrics.items():
             check_name("Task.metrics", name)
-            if not callable(metric):
+            known = isinstance(metric, (MetricObject, Whole))
+            if isinstance(metric, type) if known else not callable(metric):
                 raise InputError(
-                    f"Task.metrics[{name!r}]", metric, "is not callable", "hand over metric(outputs, targets)"
+                    f"Task.metrics[{name!r}]",
+                    metric,
+                    "is a class" if known else "is not callable",
+                    "make an object of it" if known else "hand over metric(outputs, targets)",
                 )
         if "loss" in self.metrics:
             raise InputError("Task.metrics", "loss", "is the loss's own name", "choose another name")
@@ -137,13 +173,7 @@ def check_parts(model: object, loss: object, optimizer: object) -> None:
         )
     modules = [module for module in (model, loss) if isinstance(module, nn.Module)]
     for module in modules:
-        if name := next((name for name, p in module.named_parameters() if is_lazy(p)), None):
-            raise InputError(
-                "model",
-                type(model).__name__,
-                f"{name} is not initialised yet",
-                "run one batch through it first",
-            )
+        check_initialised(module)
     parameters = {id(p) for module in modules for p in module.parameters()}
     trained = [p for group in optimizer.param_groups for p in group["params"]]
     foreign = sum(id(p) not in parameters for p in trained)
@@ -195,3 +225,11 @@ def choose_device(device: str | torch.device | None) -> torch.device:
 def device_of(model: nn.Module) -> torch.device:
     """Where the model's first parameter lies; the CPU for a model without any."""
     return next((p.device for p in model.parameters()), torch.device("cpu"))
+
+
+def follow(loss: object, device: torch.device) -> None:
+    """Move a loss that is a module from the CPU to the model's device; from elsewhere it is not moved."""
+    if isinstance(loss, nn.Module) and any(
+        tensor.device.type == "cpu" for tensor in chain(loss.parameters(), loss.buffers())
+    ):
+        loss.to(device)

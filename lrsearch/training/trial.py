@@ -24,10 +24,10 @@ from lrsearch.core.results import (
     check_name,
     is_loss,
 )
-from lrsearch.errors import InputError, StopTrial
+from lrsearch.errors import InputError, StopTrial, is_out_of_memory
+from lrsearch.training.metrics import as_number
 from lrsearch.training.schedules import PlateauLR, Schedule, schedule_from_dict
 from lrsearch.training.schedules.base import FloatArray
-from lrsearch.training.validation import as_number
 
 Record = Callable[[int, Mapping[str, float]], None]
 """Called as ``record(step, metrics)`` with everything that is to be kept."""
@@ -417,9 +417,4 @@ def _metric_name(name: str) -> str:
 
 def _kind(error: Exception) -> str:
     """``out_of_memory``, else the error's type."""
-    said = str(error)
-    # The allocators of the CPU and of MPS raise a plain RuntimeError.
-    out_of_memory = isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
-        isinstance(error, RuntimeError) and ("can't allocate memory" in said or "out of memory" in said)
-    )
-    return "out_of_memory" if out_of_memory else type(error).__name__
+    return "out_of_memory" if is_out_of_memory(error) else type(error).__name__

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -19,15 +18,10 @@ from lrsearch.errors import InputError, LrsearchError, RecordError, StopTrial, f
 from lrsearch.training.batches import repeats_passes
 from lrsearch.training.checkpoint import Checkpoints, TrialCheckpoints
 from lrsearch.training.data import check_batches
+from lrsearch.training.loaders import is_one_shot, seed_loaders
 from lrsearch.training.loop import NotFiniteError, Training, Validated, fit
 from lrsearch.training.schedules import schedule_from_dict
-from lrsearch.training.state import (
-    is_one_shot,
-    preserve_random_state,
-    preserve_state,
-    seed_everything,
-    seed_loaders,
-)
+from lrsearch.training.state import preserve_random_state, seed_everything, strided_parts
 from lrsearch.training.subjects import TrainFunction
 from lrsearch.training.task import Task, check_parts, steps_per_epoch
 from lrsearch.training.tensor_file import write_tensors
@@ -103,7 +97,7 @@ def evaluate(task: Task, weights: Path, device: torch.device) -> dict[str, float
     """
     if task.test_loader is None:
         raise InputError("test_loader", None, "is missing", "hand over Task(..., test_loader=...)")
-    with _put_back(task, (task.test_loader,)):
+    with task.preserve((task.test_loader,)):
         seed_everything(0)
         seed_loaders((task.test_loader,), 0)
         model = task.build_model(device)
@@ -117,7 +111,7 @@ def evaluate(task: Task, weights: Path, device: torch.device) -> dict[str, float
 def check_repeatable(task: Task, seed: int, device: torch.device) -> None:
     """Raises InputError where two models from one seed differ, or are the same that is trained on."""
     models = []
-    with preserve_random_state():
+    with task.preserve():
         for _ in range(2):
             seed_everything(seed)
             models.append(task.build_model(device))
@@ -152,7 +146,7 @@ def _run_task(
     task = _with_optimizer(subject, log.spec.optimizer)
     _check_loaders(task)
     checkpoints = None if files is None else TrialCheckpoints(files, log, rule, _loaders(task))
-    with _put_back(task, _loaders(task)):
+    with task.preserve(_loaders(task)):
         try:
             model = _train(task, device, observer, log, checkpoints)
         except NotFiniteError:
@@ -195,6 +189,7 @@ def _train(
         task.loss,
         task.step,
         device=device,
+        seed=spec.seed,
         untrained=rebuilt(partial(task.build_model, device), spec.seed),
     )
     facts = training.facts()
@@ -286,13 +281,6 @@ def _loaders(task: Task) -> list[object]:
     return [loader for loader in (task.train_loader, task.val_loader) if loader is not None]
 
 
-def _put_back(task: Task, loaders: Iterable[object]) -> AbstractContextManager[object]:
-    """Random states, and what a loss that is a module carries from batch to batch."""
-    if isinstance(task.loss, nn.Module):
-        return preserve_state(task.loss, loaders=loaders)
-    return preserve_random_state(loaders)
-
-
 def _save(model: nn.Module, path: Path) -> None:
     state = {
         name: value.detach().cpu() if isinstance(value, Tensor) else value
@@ -322,6 +310,9 @@ def _first_difference(first: Mapping[str, Any], second: Mapping[str, Any]) -> st
 def _same(one: Any, other: Any) -> bool:
     if not isinstance(one, Tensor) or not isinstance(other, Tensor):
         return True
-    if one.shape != other.shape or one.dtype != other.dtype:
-        return False
-    return bool(((one == other) | (one.isnan() & other.isnan())).all())
+    parts, others = strided_parts(one), strided_parts(other)
+    return (
+        (one.layout, one.dtype, len(parts)) == (other.layout, other.dtype, len(others))
+        and all(p.shape == o.shape and p.dtype == o.dtype for p, o in zip(parts, others, strict=True))
+        and all(bool(((p == o) | (p.isnan() & o.isnan())).all()) for p, o in zip(parts, others, strict=True))
+    )

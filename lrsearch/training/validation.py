@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, Literal, SupportsFloat
 
 import torch
 from torch import Tensor, nn
 
 from lrsearch.errors import InputError, first_line
-from lrsearch.training.data import count_rows, to_device
-from lrsearch.training.state import preserve_random_state, seed_everything
-from lrsearch.training.task import Task, forward
+from lrsearch.training.data import count_targets, to_device
+from lrsearch.training.loaders import epoch_number, epoch_setters, preserve_epochs
+from lrsearch.training.metrics import as_number, gathered, scalar, weighted_mean
+from lrsearch.training.state import preserve_buffers, preserve_random_state, seed_everything
+from lrsearch.training.task import Batch, Forward, Task, forward
 
 
 def validate(
@@ -26,52 +28,81 @@ def validate(
 ) -> dict[str, float]:
     """The loss and every metric of the task on a loader, as ``val/loss``, ``val/<metric>``.
 
-    Each is the mean over the batches, weighted by their rows. The model (and a loss that is a module) is in
-    eval mode meanwhile, and every part of it has its own mode back afterwards; random numbers are those of
-    `seed` at each validation, and the random states are put back. Raises InputError for a loader without a
-    batch, and for a metric that is no number.
+    The loss is the mean over the batches, weighted by their targets (see `Task`), and so is a metric that is
+    a plain function. The model (and a loss that is a module) is in eval mode meanwhile, and every part of it
+    has its own mode back afterwards; where a function of the user's own is called with the model, so do its
+    buffers and gradients. Random numbers are those of `seed` at each validation, and the random states are
+    put back. Raises InputError for a loader without a batch, for a metric that is no number, and where a
+    `val_step` is needed; MetricError for a metric that cannot be computed.
     """
-    columns: dict[str, list[float | Tensor]] = {name: [] for name in ("loss", *task.metrics)}
-    rows: list[int] = []
     modules = [module for module in (model, task.loss) if isinstance(module, nn.Module)]
-    with torch.no_grad(), preserve_random_state(), _eval_mode(modules):
+    own_step = task.val_step is not None or task.step is not None
+    losses: list[tuple[float | Tensor, float]] = []
+    with (
+        torch.no_grad(),
+        preserve_random_state(),
+        preserve_epochs((loader,)),
+        preserve_buffers(modules) if own_step else nullcontext(),
+        _eval_mode(modules),
+    ):
         seed_everything(seed)
+        for set_epoch in epoch_setters((loader,)):
+            set_epoch(epoch_number(seed, 0))
+        metrics = {
+            name: gathered(f"metrics[{name!r}]", metric, device) for name, metric in task.metrics.items()
+        }
         for drawn in loader:
+            weight = _weight(task, drawn)
             batch = drawn if device.type == "cpu" else to_device(drawn, device)
-            found = forward(model, task.loss, task.step, batch)
-            columns["loss"].append(_scalar(f"{part} loss", found.loss))
-            for name, metric in task.metrics.items():
-                value = _scalar(f"metrics[{name!r}]", metric(found.outputs, found.targets))
-                columns[name].append(value)
-            rows.append(count_rows(batch))
-    if not rows:
-        raise InputError(f"{part}_loader", loader, "yields no batch", "hand over a loader with data")
-    return {f"{part}/{name}": _mean(values, rows) for name, values in columns.items()}
+            found = _forward(task, model, batch)
+            losses.append((_loss(task, part, found.loss), weight))
+            for metric in metrics.values():
+                metric.add(found.outputs, found.targets, weight)
+        if not losses:
+            raise InputError(f"{part}_loader", loader, "yields no batch", "hand over a loader with data")
+        loss = weighted_mean([(float(value), weight) for value, weight in losses if weight])
+        return {f"{part}/loss": loss} | {f"{part}/{name}": m.value() for name, m in metrics.items()}
 
 
-def as_number(name: str, value: object) -> float:
-    """A metric's value as a float; raises InputError for what is no single number."""
-    if not isinstance(value, SupportsFloat):
-        raise _no_number(name, value, f"a {type(value).__name__}")
+def _weight(task: Task, batch: Batch) -> float:
+    if task.rows is None:
+        ignored = getattr(task.loss, "ignore_index", None)
+        return count_targets(batch, ignored) if isinstance(ignored, int) else count_targets(batch)
+    rows = task.rows(batch)
+    if not isinstance(rows, SupportsFloat) or not (0 <= (number := as_number("Task.rows", rows)) < torch.inf):
+        raise InputError("Task.rows", rows, "is no number of rows", "return a whole number for each batch")
+    return number
+
+
+def _forward(task: Task, model: nn.Module, batch: Batch) -> Forward:
+    if task.val_step is not None:
+        model.eval()  # it may have left train mode on at the batch before
+        with torch.enable_grad():
+            return Forward(task.val_step(model, batch))
     try:
-        return float(value.detach() if isinstance(value, Tensor) else value)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise _no_number(name, value, first_line(error)) from error
+        return forward(model, task.loss, task.step, batch)
+    except RuntimeError as error:
+        if "does not require grad" not in str(error):
+            raise
+        raise InputError(
+            "val_step",
+            None,
+            f"is missing, and validation needs gradients ({first_line(error)})",
+            "hand over Task(val_step=…): val_step(model, batch) -> loss is called with gradients",
+        ) from error
 
 
-def _scalar(name: str, value: object) -> float | Tensor:
-    """A number; a tensor stays where it is, so that an accelerator is not stalled at every batch."""
-    if isinstance(value, Tensor) and value.numel() == 1 and not value.is_complex():
-        return value.detach()
-    return as_number(name, value)
-
-
-def _no_number(name: str, value: object, reason: str) -> InputError:
-    return InputError(name, value, f"is no number ({reason})", "give a number, e.g. a mean with .item()")
-
-
-def _mean(values: Sequence[float | Tensor], rows: Sequence[int]) -> float:
-    return sum(float(value) * n for value, n in zip(values, rows, strict=True)) / sum(rows)
+def _loss(task: Task, part: str, value: object) -> float | Tensor:
+    """A batch's loss, which a model may give in train mode only."""
+    makes_none = not isinstance(value, (Tensor, SupportsFloat))
+    if makes_none and task.val_step is None and (task.loss is None or task.step is not None):
+        raise InputError(
+            "val_step",
+            None,
+            f"is missing, and in eval mode the model gives no loss (but a {type(value).__name__})",
+            "hand over Task(val_step=…): val_step(model, batch) -> loss may call model.train()",
+        )
+    return scalar(f"{part} loss", value)
 
 
 @contextmanager

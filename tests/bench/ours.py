@@ -34,7 +34,7 @@ from lrsearch.search.recording import RangeTestRecord
 from lrsearch.tracking.destination import Destination
 from lrsearch.tracking.folder import create_folder, range_test_name
 from lrsearch.tracking.sync import Mirror
-from lrsearch.training.data import describe_data
+from lrsearch.training.fingerprint import describe_data
 from lrsearch.training.range_test import SweepObserver
 from lrsearch.training.task import Task
 from lrsearch.training.trial_run import run_trial

@@ -360,7 +360,7 @@ def hostile() -> ReportData:
         code=HOSTILE,
         settings={HOSTILE: HOSTILE},
         tags={HOSTILE: HOSTILE},
-        data={HOSTILE: {"name": HOSTILE, "items": None, "fingerprint": None}},
+        data={HOSTILE: {"name": HOSTILE, "items": None, "fingerprint": None, "fingerprint_reason": HOSTILE}},
         origins=[Origin(HOSTILE, {**FACTS, "command": HOSTILE, "host": HOSTILE})],
         tracking=HOSTILE,
         commands=Commands(HOSTILE, HOSTILE, HOSTILE),

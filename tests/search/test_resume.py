@@ -28,6 +28,7 @@ from lrsearch import InputError, RecordError, StudyResult, Task
 from lrsearch.core.study_plan import STAGES
 from lrsearch.search.report_data import gather
 from lrsearch.search.task_source import load_task
+from lrsearch.search.terms import load_terms
 from lrsearch.tracking.folder import StudyFolder, find_folder
 from tests.conftest import CHECKOUT
 from tests.search.tasks import (
@@ -593,6 +594,16 @@ def test_a_change_is_refused_with_the_difference(change: str, resumable: StudyFo
     assert "\n" not in str(raised.value)
     assert "accept" in str(raised.value)
     assert resumable.plan.read_bytes() == before
+
+
+def test_a_fingerprint_that_is_unknown_is_the_same_whatever_the_reason(resumable: StudyFolder) -> None:
+    terms = load_terms(resumable)
+    unknown = {"name": "Frames", "items": None, "fingerprint": None}
+    before, now = (
+        replace(terms, data={"train": unknown | {"fingerprint_reason": reason}}) for reason in ("then", "now")
+    )
+    assert now.differences(before) == {}
+    assert list(terms.differences(before)) != []
 
 
 @pytest.mark.parametrize("change", ["plan", "argument", "data"])

@@ -521,3 +521,46 @@ def test_a_schedule_that_is_left_out_later_is_a_warning() -> None:
 
     result = study(heedless, "heedless")
     assert "did not build the trial's schedule" in result.warnings["own_loop"]
+
+
+POINTS = torch.linspace(0, 3, 40).reshape(-1, 1)
+
+
+class ByName:
+    """Data that are keyed by names."""
+
+    def __getitem__(self, name: str) -> Any:
+        return {"points": POINTS}[name]
+
+    def __len__(self) -> int:
+        return 1
+
+
+class Named(list[Any]):
+    """Batches that know where they are from."""
+
+    dataset = ByName()
+
+
+def residual(model: nn.Module, points: Any) -> Any:
+    """That of u' = -u with u(0) = 1."""
+    x = points.clone().requires_grad_()
+    u = model(x)
+    (slope,) = torch.autograd.grad(u.sum(), x, create_graph=True)
+    return (slope + u).square().mean() + (model(torch.zeros(1, 1)) - 1).square().mean()
+
+
+def test_one_full_batch_with_a_loss_of_derivatives_and_data_without_a_fingerprint(tmp_path: Path) -> None:
+    task = Task(
+        model=lambda: nn.Sequential(nn.Linear(1, 16), nn.Tanh(), nn.Linear(16, 1)),
+        optimizer=lambda parameters, lr: torch.optim.Adam(parameters, lr=lr),
+        train_loader=Named([POINTS]),
+        val_loader=[POINTS],
+        step=residual,
+        val_step=residual,
+    )
+    result = study(task, "physics", epochs=None, steps=100)
+    assert 1e-3 < result.lr < 1.0
+    assert "trials_failed" not in result.warnings
+    assert result.terms.data["train"]["fingerprint"] is None
+    assert "KeyError: 0" in result.report(tmp_path / "report.html").read_text()

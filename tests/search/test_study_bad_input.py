@@ -62,6 +62,20 @@ def unbound(trial: Trial, dropout: float) -> None:
     raise AssertionError("it was trained")
 
 
+def undefined(outputs: Tensor, targets: Tensor) -> Any:
+    raise ValueError("one class")
+
+
+def derivative(model: nn.Module, batch: Any) -> Any:
+    outputs = model(batch[0].requires_grad_())
+    return torch.autograd.grad(outputs.sum(), batch[0], create_graph=True)[0].square().mean()
+
+
+def in_train_mode_only(model: nn.Module, batch: Any) -> Any:
+    outputs: Any = {"loss": model(batch[0]).mean()} if model.training else [model(batch[0])]
+    return sum(outputs.values())
+
+
 def changed(**parts: Any) -> Callable[[Task], Task]:
     return lambda task: replace(task, **parts)
 
@@ -145,6 +159,26 @@ BAD: dict[str, tuple[Callable[[Task], Any], dict[str, Any], str]] = {
         changed(metrics={"accuracy": two_numbers}),
         {},
         r"metrics\['accuracy'\]=.*: is no number.*; give a number",
+    ),
+    "metric-of-no-batch": (
+        changed(metrics={"auc": undefined}),
+        {},
+        r"metrics\['auc'\]=None: cannot be computed on any batch \(ValueError: one class\); .*lrsearch.whole",
+    ),
+    "validation-needs-gradients": (
+        changed(step=derivative, loss=None, metrics={}),
+        {},
+        r"val_step=None: is missing, and validation needs gradients .*; hand over Task\(val_step",
+    ),
+    "validation-fails-in-eval-mode": (
+        changed(step=in_train_mode_only, loss=None, metrics={}),
+        {},
+        r"val_loader='\(float.*\)': validation fails .*AttributeError: .*; .*Task\(val_step",
+    ),
+    "lazy-model": (
+        changed(model=lambda: nn.Sequential(nn.Flatten(), nn.LazyLinear(10))),
+        {},
+        r"model='Sequential': 1.weight is not initialised yet; run one batch through it first",
     ),
     "unknown-preset": (same, {"plan": "slow"}, r"plan='slow': is no preset; choose from quick"),
     "no-plan-file": (

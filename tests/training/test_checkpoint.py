@@ -20,7 +20,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset, Sampler, TensorDataset
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    Dataset,
+    DistributedSampler,
+    IterableDataset,
+    Sampler,
+    TensorDataset,
+)
 
 from lrsearch.core.divergence import DivergenceRule
 from lrsearch.core.results import TrialResult, TrialSpec
@@ -31,6 +39,7 @@ from lrsearch.training.loop import Training, fit
 from lrsearch.training.plain_state import RandomStates
 from lrsearch.training.schedules import Cosine
 from lrsearch.training.signals import DeferredSignals
+from lrsearch.training.state import strided_parts
 from lrsearch.training.task import Task
 from lrsearch.training.trial import TrialLog
 from lrsearch.training.trial_run import run_trial
@@ -85,7 +94,10 @@ class Trained:
 
 
 def same_bits(one: Tensor, other: Tensor) -> bool:
-    return one.dtype == other.dtype and one.numpy().tobytes() == other.numpy().tobytes()
+    parts, others = strided_parts(one), strided_parts(other)
+    return one.dtype == other.dtype and all(
+        part.numpy().tobytes() == same.numpy().tobytes() for part, same in zip(parts, others, strict=True)
+    )
 
 
 def without_seconds(result: TrialResult) -> dict[str, Any]:
@@ -189,6 +201,24 @@ class Counting(nn.Module):
         return outputs * (1 + self.calls / 50) + self.noise + shift + sum(self.seen[-2:]) * 0.01
 
 
+class Buffered(nn.Linear):
+    """Its buffers, which change with every batch, are sparse and complex."""
+
+    graph: Tensor
+    wave: Tensor
+
+    def __init__(self) -> None:
+        super().__init__(4, 2)
+        self.register_buffer("graph", torch.eye(4).to_sparse())
+        self.register_buffer("wave", torch.full((4,), 1j))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        if self.training:
+            self.graph.mul_(1.01)
+            self.wave *= 1.01
+        return super().forward(inputs @ self.graph.to_dense() * self.wave.imag)
+
+
 class CountingLoss(nn.CrossEntropyLoss):
     def __init__(self) -> None:
         super().__init__()
@@ -248,6 +278,10 @@ class Coarse(torch.optim.SGD):
                 p -= group["lr"] * (state["coarse"] + state["fine"] * 1e-3)
 
 
+def distributed() -> DataLoader[Any]:
+    return DataLoader(DATA, batch_size=8, sampler=DistributedSampler(DATA, num_replicas=1, rank=0))
+
+
 def own_generator() -> DataLoader[Any]:
     return DataLoader(Noisy(), batch_size=8, shuffle=True, generator=torch.Generator())
 
@@ -282,6 +316,9 @@ TASKS: dict[str, Callable[[], Task]] = {
     ),
     "a model with attributes": lambda: small_task(model=Counting),
     "a loss with a state": lambda: small_task(loss=CountingLoss()),
+    "epochs": lambda: small_task(train_loader=distributed()),
+    "one batch": lambda: small_task(model=net, train_loader=[(INPUTS, TARGETS)]),
+    "buffers of every kind": lambda: small_task(model=Buffered),
 }
 SCHEDULES: dict[str, dict[str, Any]] = {
     name: {"name": name}
@@ -393,6 +430,19 @@ class Stream(IterableDataset[tuple[Tensor, Tensor]]):
             yield inputs + torch.randn(4), targets
 
 
+class Epochs(Stream):
+    """Its order depends on the epoch that it is told, and on nothing else."""
+
+    epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        for index in np.random.default_rng(self.epoch).permutation(64):
+            yield INPUTS[index], TARGETS[index]
+
+
 class Own:
     """A loader of the user's, with a length."""
 
@@ -414,6 +464,7 @@ class Changed(DataLoader[Any]):
 
 UNREPEATED: dict[str, Callable[[], Any]] = {
     "a stream": lambda: DataLoader(Stream(), batch_size=8),
+    "a stream with epochs": lambda: DataLoader(Epochs(), batch_size=8),
     "a loader of the user's": Own,
     "a DataLoader that was changed": lambda: Changed(DATA, batch_size=8, shuffle=True),
     "worker processes": lambda: DataLoader(DATA, batch_size=8, shuffle=True, num_workers=1),

@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
-from collections import namedtuple
-from collections.abc import Iterator
+import itertools
+from collections import OrderedDict, UserDict, defaultdict, namedtuple
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from itertools import islice
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
+from torch.nn.utils.rnn import pack_sequence
+from torch.utils.data import (
+    BatchSampler,
+    ChainDataset,
+    DataLoader,
+    Dataset,
+    DistributedSampler,
+    IterableDataset,
+    TensorDataset,
+)
 
 from lrsearch.errors import InputError
 from lrsearch.training.batches import Batches
-from lrsearch.training.data import count_rows, describe, describe_data, split_batch, to_device
+from lrsearch.training.data import batch_count, count_targets, describe, split_batch, to_device
+from lrsearch.training.fingerprint import describe_data
 
 Pair = namedtuple("Pair", ["inputs", "targets"])
 
@@ -34,11 +48,56 @@ def test_each_pass_is_shuffled_anew() -> None:
     assert len(loader) == 1
 
 
-@pytest.mark.parametrize(
-    ("batches", "said"), [([], "no batch"), ([1], "a single batch"), (iter(()), "no batch")]
-)
-def test_fewer_than_two_batches_are_an_error_before_the_first_is_used(batches: Any, said: str) -> None:
-    with pytest.raises(InputError, match=said):
+def test_one_batch_may_be_the_whole_loader() -> None:
+    assert list(islice(Batches([1], needed=3), 3)) == [1, 1, 1]
+
+
+class Epochs(IterableDataset[int]):
+    """Another order in each epoch, as streams have it: from the epoch it is told, and no random state."""
+
+    def __init__(self, *, shared: bool = False) -> None:
+        self.epoch: int | Tensor = torch.tensor(7) if shared else 7
+
+    def set_epoch(self, epoch: int) -> None:
+        if isinstance(self.epoch, Tensor):
+            self.epoch.fill_(epoch)  # as where worker processes are to see it
+        else:
+            self.epoch = epoch
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(np.random.default_rng(int(self.epoch)).permutation(32).tolist())
+
+
+ROWS: Any = list(range(32))
+EPOCHS: dict[str, Callable[[], DataLoader[Any]]] = {
+    "a distributed sampler": lambda: DataLoader(
+        ROWS, batch_size=8, sampler=DistributedSampler(ROWS, num_replicas=1, rank=0)
+    ),
+    "one inside a batch sampler": lambda: DataLoader(
+        ROWS, batch_sampler=BatchSampler(DistributedSampler(ROWS, num_replicas=1, rank=0), 8, False)
+    ),
+    "a stream": lambda: DataLoader(Epochs(), batch_size=8),
+    "streams in a row": lambda: DataLoader(ChainDataset([Epochs()]), batch_size=8),
+}
+
+
+def passes(loader: DataLoader[Any], seed: int, count: int = 3) -> list[tuple[int, ...]]:
+    batches = Batches(loader, needed=4 * count, seed=seed)
+    drawn = [torch.as_tensor(next(batches)).flatten().tolist() for _ in range(4 * count)]
+    return [tuple(itertools.chain(*drawn[4 * k : 4 * k + 4])) for k in range(count)]
+
+
+@pytest.mark.parametrize("kind", EPOCHS)
+def test_every_pass_of_every_seed_has_an_order_of_its_own(kind: str) -> None:
+    orders = [order for seed in range(3) for order in passes(EPOCHS[kind](), seed)]
+    assert all(sorted(order) == list(range(32)) for order in orders)
+    assert len(set(orders)) == 9
+    assert passes(EPOCHS[kind](), 1) == orders[3:6]
+
+
+@pytest.mark.parametrize("batches", [[], iter(())])
+def test_a_loader_without_a_batch_is_an_error(batches: Any) -> None:
+    with pytest.raises(InputError, match="yields no batch"):
         next(Batches(batches, needed=10))
 
 
@@ -79,6 +138,74 @@ def test_every_tensor_of_a_batch_is_moved() -> None:
     assert (moved["a"][1], moved["b"].targets[1]) == ("text", 3)
 
 
+class Encoding(UserDict[str, Any]):
+    """As tokenizers return it: a mapping that can be moved."""
+
+    def to(self, device: torch.device) -> Encoding:
+        return Encoding({key: value.to(device) for key, value in self.items()})
+
+
+class Output(dict[str, Any]):
+    """A dict with attributes, which its class does not take."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.name = name
+
+
+@dataclass(frozen=True)
+class Sample:
+    x: Tensor
+    rest: tuple[Any, ...]
+    seen: int = field(default=0, init=False)
+
+
+class Graphs:
+    """A batch of graphs, which is moved in place and returns nothing."""
+
+    num_graphs = 3
+
+    def __init__(self) -> None:
+        self.x = torch.ones(7, 2)
+
+    def to(self, device: torch.device) -> None:
+        self.x = self.x.to(device)
+
+
+def output() -> Output:
+    made = Output("made")
+    made["x"] = torch.ones(2)
+    return made
+
+
+MOVED: dict[str, tuple[Any, Callable[[Any], list[Tensor]]]] = {
+    "packed": (pack_sequence([torch.ones(3), torch.ones(2)]), lambda batch: [batch.data]),
+    "an encoding": (Encoding(ids=torch.ones(2)), lambda batch: [batch["ids"]]),
+    "graphs": (Graphs(), lambda batch: [batch.x]),
+    "an ordered dict": (OrderedDict(x=torch.ones(2)), lambda batch: [batch["x"]]),
+    "a user's dict": (UserDict(x=torch.ones(2)), lambda batch: [batch["x"]]),
+    "a default dict": (defaultdict(list, x=[torch.ones(2)]), lambda batch: batch["x"]),
+    "a proxy": (MappingProxyType({"x": torch.ones(2)}), lambda batch: [batch["x"]]),
+    "a dict of its own making": (output(), lambda batch: [batch["x"]]),
+    "a dataclass": (Sample(torch.ones(2), (torch.ones(1), "text")), lambda batch: [batch.x, batch.rest[0]]),
+    "a named tuple": (Pair(torch.ones(2), {"a": torch.ones(2)}), lambda batch: [batch[0], batch[1]["a"]]),
+    "a result of torch": (torch.ones(2, 2).max(1), lambda batch: [batch.values, batch.indices]),
+    "a size": ([torch.ones(2), torch.Size([2])], lambda batch: [batch[0]]),
+}
+
+
+@pytest.mark.parametrize("kind", MOVED)
+def test_a_batch_keeps_its_class_on_the_way(kind: str) -> None:
+    batch, tensors = MOVED[kind]
+    moved = to_device(batch, torch.device("meta"))
+    assert type(moved) is type(batch)
+    assert {tensor.device.type for tensor in tensors(moved)} == {"meta"}
+    if not isinstance(batch, Graphs):  # a list of batches is read again and again
+        assert {tensor.device.type for tensor in tensors(batch)} == {"cpu"}
+    if isinstance(batch, Output):
+        assert moved.name == "made"
+
+
 def test_a_batch_is_described_by_types_and_shapes() -> None:
     batch = {"x": torch.ones(4, 6), "rest": (torch.tensor(1), "text")}
     assert describe(batch) == "{x: float32[4, 6], rest: (int64[], str)}"
@@ -89,13 +216,24 @@ def test_a_batch_is_described_by_types_and_shapes() -> None:
     [
         (torch.ones(3, 2), 3),
         ((torch.ones(4, 2), torch.ones(4)), 4),
+        ((torch.ones(9, 4, 2), torch.ones(4)), 4),
+        ((torch.ones(4, 9), torch.ones(4, 9).long()), 36),
+        ((torch.ones(2, 3), torch.tensor([[1, 2, -100], [0, -100, -100]])), 3),
+        ((torch.ones(2, 3), pack_sequence([torch.ones(3), torch.ones(2)])), 5),
+        (({"ids": torch.ones(7, 2)}, {"a": torch.ones(4), "b": torch.ones(4, 9)}), 4),
+        ((torch.ones(2, 3, 8, 8), [{"boxes": torch.ones(5, 4)}, {"boxes": torch.ones(1, 4)}]), 2),
+        ((torch.ones(2, 3, 8, 8), [torch.ones(5, 4), torch.ones(1, 4)]), 2),
+        ((torch.ones(3, 2), ["a", "b", "c"]), 3),
+        ((torch.ones(3, 2), np.ones(3)), 3),
+        (Graphs(), 3),
+        (pack_sequence([torch.ones(3), torch.ones(2)]), 5),
         ({"scale": torch.tensor(1.0), "x": [torch.ones(5)]}, 5),
         ((torch.tensor(1.0), "text"), 1),
         ("text", 1),
     ],
 )
-def test_the_rows_of_a_batch_are_its_first_tensors(batch: Any, rows: int) -> None:
-    assert count_rows(batch) == rows
+def test_a_batch_weighs_as_much_as_it_has_targets(batch: Any, rows: int) -> None:
+    assert count_targets(batch) == rows
 
 
 class Noisy(Dataset[tuple[Tensor, Tensor]]):
@@ -155,6 +293,99 @@ def test_random_augmentation_does_not_change_it_and_is_not_disturbed() -> None:
     assert data.rng.normal() == same.rng.normal()
 
 
+def sparse(value: float) -> Tensor:
+    return torch.tensor([[0.0, 1.0], [value, 0.0]]).to_sparse()
+
+
+class Words(Dataset[Tensor]):
+    """Keyed by words, as `sampler=words` reads it."""
+
+    def __len__(self) -> int:
+        return 2
+
+    def __getitem__(self, word: str) -> Tensor:
+        return {"a": torch.ones(2), "b": torch.zeros(2)}[word]
+
+
+class Endless(Words):
+    def __len__(self) -> int:
+        raise NotImplementedError("it has no end")
+
+
+class Owner:
+    """A loader whose data are whatever it holds."""
+
+    def __init__(self, dataset: Any) -> None:
+        self.dataset = dataset
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter([(torch.ones(2), torch.ones(2))])
+
+
+DATA: dict[str, Callable[[float], Any]] = {
+    "a dict": lambda value: {"a": torch.ones(2), "b": torch.tensor([value])},
+    "a frame": lambda value: pd.DataFrame({"x": [1.0, value], "name": ["a", "b"]}),
+    "a list": lambda value: [(torch.ones(2), "a"), (torch.ones(2) * value, "b")],
+    "sparse": lambda value: [sparse(value)],
+    "compressed": lambda value: [sparse(value).to_dense().to_sparse_csc()],
+    "complex": lambda value: [torch.tensor([1j * value]).conj()],
+    "objects": lambda value: [np.array(["a", value], dtype=object)],
+    "packed": lambda value: [pack_sequence([torch.ones(3), torch.full((2,), value)])],
+    "dataclasses": lambda value: [Sample(torch.tensor([value]), ())],
+}
+
+
+@pytest.mark.parametrize("kind", DATA)
+@pytest.mark.filterwarnings("ignore:Sparse CSC tensor support:UserWarning")
+def test_data_of_any_kind_have_a_fingerprint(kind: str) -> None:
+    one, same, other = (describe_data(Owner(DATA[kind](value))) for value in (2.0, 2.0, 3.0))
+    assert one is not None
+    assert other is not None
+    assert one["fingerprint"]
+    assert one == same
+    assert one["fingerprint"] != other["fingerprint"]
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (Words(), "KeyError: 0"),
+        (Endless(), "NotImplementedError: it has no end"),
+        (torch.ones(3, device="meta"), "meta"),
+        (iter([1]), "it can only be iterated"),
+        (None, "it can only be iterated"),
+    ],
+)
+def test_a_fingerprint_that_cannot_be_had_is_unknown_with_its_reason(data: Any, reason: str) -> None:
+    facts = describe_data(Owner(data))
+    assert facts is not None
+    assert facts["fingerprint"] is None
+    assert reason in facts["fingerprint_reason"]
+
+
+class Combined:
+    """As lightning's: it knows its length once it is iterated, and raises before."""
+
+    def __init__(self) -> None:
+        self.begun = False
+
+    def __iter__(self) -> Iterator[int]:
+        self.begun = True
+        return iter(range(4))
+
+    def __len__(self) -> int:
+        if not self.begun:
+            raise RuntimeError("please call iter(combined_loader) first")
+        return 4
+
+
+def test_a_length_that_raises_is_unknown_and_stays_so() -> None:
+    loader = Combined()
+    assert batch_count(loader) is None
+    assert list(loader) == [0, 1, 2, 3]
+    assert batch_count(loader) is None
+
+
 class Stream(IterableDataset[Tensor]):
     def __init__(self) -> None:
         self.read = 0
@@ -175,5 +406,6 @@ def test_a_stream_is_described_without_being_read() -> None:
         "batches": 2,
         "batch_size": 4,
         "fingerprint": None,
+        "fingerprint_reason": "it can only be iterated",
     }
     assert stream.read == 0

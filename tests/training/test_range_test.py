@@ -456,6 +456,20 @@ def test_a_task_varies_the_initial_weights_and_a_model_does_not(
     assert (first_weights[0] != first_weights[10]) == varies
 
 
+def test_seeds_differ_where_the_epoch_alone_decides_the_order() -> None:
+    setup = build("loader with epochs")
+    result = sweep_setup(setup, seed=3, repeats=2)
+    first, second = result.curves
+    assert not np.array_equal(first.losses[:20], second.losses[:20])
+    assert sweep_setup(setup, seed=4).curves[0] == second
+
+
+def test_one_full_batch_is_a_loader() -> None:
+    result = sweep(classifier(), loss=LOSS, train_loader=batches(1), steps=100, max_lr=100.0)
+    same = sweep(classifier(), loss=LOSS, train_loader=batches(1) * 2, steps=100, max_lr=100.0)
+    assert result.curves == same.curves
+
+
 def test_the_spread_of_the_seeds_is_told() -> None:
     result = with_task(repeats=3, steps=200)
     assert result.suggestion.spread is not None

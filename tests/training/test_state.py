@@ -24,13 +24,12 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.data import DataLoader, DistributedSampler
 
 from lrsearch.errors import InputError
+from lrsearch.training.loaders import is_one_shot, seed_loaders
 from lrsearch.training.state import (
     Keep,
-    is_one_shot,
     preserve_random_state,
     preserve_state,
     seed_everything,
-    seed_loaders,
 )
 from tests.training.zoo import FEATURES, ZOO, Setup, build, loader, net, train
 
@@ -583,7 +582,7 @@ def iter_lines() -> Iterator[str]:
         (unknown_keep, 'keep=\'gpu\': is no place to keep a copy; use "device", "cpu" or "disk"'),
         (
             lazy_model,
-            "model='Sequential': 0.weight is not initialised yet; run one batch through the model first",
+            "model='Sequential': 0.weight is not initialised yet; run one batch through it first",
         ),
         (state_that_cannot_be_copied, "optimizer='generator': such state cannot be copied"),
     ],

@@ -14,7 +14,14 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
-from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, TensorDataset
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    Dataset,
+    DistributedSampler,
+    RandomSampler,
+    TensorDataset,
+)
 
 FEATURES, CLASSES, WORDS = 6, 3, 11
 
@@ -133,6 +140,25 @@ class Buffers(nn.Module):
         return self.out(noisy * self.mask - self.running)  # type: ignore[no-any-return]
 
 
+class Epochs(Dataset[tuple[Tensor, Tensor]]):
+    """Rows that depend on the epoch, in a number and in a tensor as worker processes share it."""
+
+    def __init__(self) -> None:
+        self.shared = torch.tensor(7)
+        self.epoch = 7
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+        self.told = epoch  # which it has only from now on
+        self.shared.fill_(epoch)
+
+    def __len__(self) -> int:
+        return 16
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        return torch.ones(FEATURES) * (index + self.epoch % 3), torch.tensor(index % CLASSES)
+
+
 class Augmented(Dataset[tuple[Tensor, Tensor]]):
     """Draws its noise from NumPy's global generator, from `random` and from a generator of its own."""
 
@@ -248,6 +274,13 @@ def bfloat16() -> Setup:
     return setup
 
 
+def epochs() -> Setup:
+    data = Epochs()
+    sampler: DistributedSampler[Any] = DistributedSampler(data, num_replicas=1, rank=0)
+    sampler.set_epoch(7)
+    return with_loader(DataLoader(data, batch_size=4, sampler=sampler))
+
+
 def nested_sampler() -> Setup:
     sampler = RandomSampler(range(16), generator=torch.Generator().manual_seed(7))
     return with_loader(loader(batch_sampler=BatchSampler(sampler, 4, False), batch_size=1, shuffle=False))
@@ -280,6 +313,7 @@ ZOO: dict[str, Callable[[], Setup]] = {
     "bfloat16 parameters": bfloat16,
     "loader with generator": lambda: with_loader(loader(generator=torch.Generator().manual_seed(1))),
     "batch sampler with generator": nested_sampler,
+    "loader with epochs": epochs,
     "data set with random numbers": lambda: with_loader(DataLoader(Augmented(), batch_size=4, shuffle=True)),
 }
 
