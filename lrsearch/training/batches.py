@@ -92,7 +92,8 @@ class Batches:
             return
         if self._random_states is None:
             raise ValueError("the passes over its training loader cannot be repeated")
-        self._random_states.put_back(place["start"])
+        if place["start"]:
+            self._random_states.put_back(place["start"])
         self._passes -= 1
         self._begin_pass()
         self._before = place["before"]
@@ -107,7 +108,8 @@ class Batches:
 
     def _begin_pass(self) -> None:
         if self._random_states is not None:
-            self._start = self._random_states.take()
+            # A list draws nothing, and as one full batch it begins a pass at every step: that is not to cost.
+            self._start = {} if isinstance(self._loader, (list, tuple)) else self._random_states.take()
         for set_epoch in self._set_epoch:
             set_epoch(epoch_number(self._seed, self._passes))
         self._pass = iter(self._loader)
