@@ -22,6 +22,8 @@ from lrsearch.errors import InputError
 StageName = Literal["range-test", "coarse", "fine", "decay", "confirm"]
 STAGES: tuple[StageName, ...] = ("range-test", "coarse", "fine", "decay", "confirm")
 
+LOWEST_LR, HIGHEST_LR = 1e-12, 1e6
+"""No lr beyond is ever tried."""
 SWEEP_STEPS = 100
 """Updates that a study's sweep has at least: enough to tell the edge within a factor 3."""
 _RECORDED_STEPS = 1000

@@ -12,7 +12,7 @@ from lrsearch.core.response import Observation, Response
 from lrsearch.core.results import TrialResult
 from lrsearch.core.schedule_names import schedule_name
 from lrsearch.core.stats import Noise
-from lrsearch.core.study_plan import StudyPlan
+from lrsearch.core.study_plan import HIGHEST_LR, LOWEST_LR, StudyPlan
 from lrsearch.core.suggest import Bracket
 from lrsearch.errors import StudyError
 from lrsearch.search.stage import Stage, readable
@@ -82,6 +82,8 @@ def coarse(stage: Stage, bracket: Bracket | None) -> Base:
         if not stage.affords(share * (1 + plan.coarse.replicates), spare_decay=not astray):
             break
         beyond = response.tried[0] / _ratio(lrs) if side == "low" else response.tried[-1] * _ratio(lrs)
+        if not LOWEST_LR <= beyond <= HIGHEST_LR:
+            break
         trials += stage.run([readable(beyond)], base, [seed], share=share)
     response = _response(stage, trials)
     if not response.groups:

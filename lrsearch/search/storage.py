@@ -27,12 +27,12 @@ from sqlalchemy.exc import SQLAlchemyError
 from lrsearch.core.response import Observation
 from lrsearch.core.results import TrialResult, TrialSpec
 from lrsearch.core.schedule_names import schedule_name, schedule_names
-from lrsearch.core.study_plan import STAGES, StageName, StudyPlan
+from lrsearch.core.study_plan import HIGHEST_LR, LOWEST_LR, STAGES, StageName, StudyPlan
 from lrsearch.errors import RecordError, first_line
 from lrsearch.training.state import single_threaded
 
 _AXES: dict[str, BaseDistribution] = {
-    "lr": FloatDistribution(1e-12, 1e6, log=True),
+    "lr": FloatDistribution(LOWEST_LR, HIGHEST_LR, log=True),
     "schedule": CategoricalDistribution(schedule_names()),
     "seed": IntDistribution(0, 2**32),
 }

@@ -36,6 +36,7 @@ from lrsearch.training.untrained import (
     Untrained,
     has_finite_weights,
     may_be_divergence,
+    speaks_of_numbers,
 )
 
 Precision = Literal["32", "16", "bf16"]
@@ -101,7 +102,7 @@ class Training:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        self._first_value: float | None = None
+        self._first_value = self._value = math.nan
         self._latest: list[Any] = []
         self._buffers = Buffers(self.model)
         self._in_flight: list[tuple[int, list[Any]]] = []
@@ -175,11 +176,13 @@ class Training:
             try:
                 loss = self._take(drawn, BadBatch(step, batches.number))
             except Exception as error:
-                if self._updated and may_be_divergence(error) and not self._fails_untrained(drawn):
+                if self._updated and self._has_failed(error) and not self._fails_untrained(drawn):
                     raise DivergedError from error
                 raise
             if loss is not None:
-                self._updated = True
+                if not self._updated:
+                    self._first_value = self._value
+                    self._updated = True
                 return loss
         if self._updated:  # no batch's doing: what the loss or the model keeps is spoiled
             del self.passed_over[bad:]
@@ -227,8 +230,6 @@ class Training:
 
         One batch whose targets lie far out is no such thing.
         """
-        if self._first_value is None:
-            self._first_value = loss
         if loss - self._first_value <= _BLOWN_UP * abs(self._first_value):
             return False
         began = self._untrained_loss(self._latest)
@@ -240,11 +241,19 @@ class Training:
             return self._closure_step(drawn, place)
         loss = self._backward(drawn)
         if self.device.type == "cpu" or not self._updated:
-            if not math.isfinite(loss.item()) and self._pass_over(drawn, place):
+            self._value = loss.item()
+            if not math.isfinite(self._value) and self._pass_over(drawn, place):
                 return None
         else:
             self._in_flight.append((place.step, drawn))
         return loss if self._step() else None
+
+    def _has_failed(self, error: Exception) -> bool:
+        """Whether an error can come of the numbers: it says so, or the weights or the last loss do."""
+        if not may_be_divergence(error):
+            return False
+        exploded = self._value - self._first_value > _BLOWN_UP * abs(self._first_value)
+        return speaks_of_numbers(error) or exploded or not has_finite_weights(self.model)
 
     def _pass_over(self, drawn: list[Any], place: BadBatch) -> bool:
         """Whether it is the data's doing that a loss is not finite."""
@@ -306,7 +315,7 @@ class Training:
 
         def closure() -> float:
             loss = self._backward(drawn)
-            value = loss.item()
+            value = self._value = loss.item()
             if not losses and not math.isfinite(value) and self._pass_over(drawn, place):
                 raise _PassedOverError  # before the optimizer has moved anything
             losses.append(loss)

@@ -203,8 +203,9 @@ def _train(
         try:
             values = validate(task, model, task.val_loader, device, part="val", seed=spec.seed)
         except Exception as error:
-            if step == 0 or not may_be_divergence(error):  # the untrained model was validated on the same
-                raise
+            failed = speaks_of_numbers(error) or not has_finite_weights(model)
+            if step == 0 or not (failed and may_be_divergence(error)):
+                raise  # what the untrained model took may still come of the data or the program
             log.stop(step, "raised", error)
         else:
             log.add(step, values, {} if epoch is None else {"epoch": step / epoch})

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.linalg import LinAlgError  # type: ignore[attr-defined]
 
-from lrsearch.errors import LrsearchError, first_line
+from lrsearch.errors import LrsearchError, first_line, is_out_of_memory
 from lrsearch.training.state import Kept, distinct_cells, preserve_random_state, seed_everything
 
 Untrained = Callable[[], AbstractContextManager[nn.Module]]
@@ -23,11 +23,11 @@ _NUMERIC = re.compile(
     r"\b(nans?|inf|infinit\w+|finite|diverge\w*|converge\w*|singular|overflow|positive.definite)\b",
     re.I,
 )
-"""Words by which an error shows that numbers have failed, where no untrained model can be asked."""
+"""Words by which an error shows that numbers have failed."""
 
 
 class DivergedError(Exception):
-    """The batch raised (its cause) where the untrained model does not: the training has diverged."""
+    """What the batch raised (the cause) comes of a training that has diverged."""
 
 
 @dataclass(frozen=True)
@@ -89,12 +89,11 @@ def say_passed_over(batches: Sequence[BadBatch]) -> str | None:
 
 def may_be_divergence(error: Exception) -> bool:
     """Whether an error can come of numbers that have grown too large at all."""
-    out_of_memory = isinstance(error, torch.OutOfMemoryError) or "out of memory" in str(error)
-    return not (out_of_memory or isinstance(error, (LrsearchError, *_NEVER_THE_LR)))
+    return not (is_out_of_memory(error) or isinstance(error, (LrsearchError, *_NEVER_THE_LR)))
 
 
 def speaks_of_numbers(error: Exception) -> bool:
-    """Whether an error says itself that numbers have failed; for loops that cannot be asked."""
+    """Whether an error says itself that numbers have failed."""
     if not may_be_divergence(error):
         return False
     named = isinstance(error, (OverflowError, FloatingPointError, LinAlgError))
