@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
+from datetime import date
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
@@ -38,7 +40,7 @@ def describe_data(loader: Iterable[Any] | None) -> dict[str, Any] | None:
     }
     # An IterableDataset has an inherited __getitem__ that raises, and may have a length.
     if not hasattr(dataset, "__getitem__") or isinstance(dataset, IterableDataset):
-        return found | {"fingerprint_reason": "it can only be iterated"}
+        return found | {"fingerprint_reason": "it cannot be read by index"}
     try:
         found["items"] = len(dataset)
         found["fingerprint"] = _fingerprint(dataset, found["items"])
@@ -75,7 +77,7 @@ def _feed(digest: Any, item: Any) -> None:
         for part in strided_parts(item.detach()):
             digest.update(f"{part.dtype}{tuple(part.shape)}".encode())
             digest.update(part.cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    elif isinstance(item, np.ndarray) and item.dtype.hasobject:
+    elif isinstance(item, (np.ndarray, np.generic)) and item.dtype.hasobject:
         _feed(digest, item.tolist())  # its bytes are addresses
     elif (held := entries(item)) is not None:
         for key, value in held.items():
@@ -84,7 +86,7 @@ def _feed(digest: Any, item: Any) -> None:
     elif hasattr(item, "tobytes"):
         digest.update(item.tobytes())
     else:
-        plain = item is None or isinstance(item, (bool, int, float, str, bytes))
+        plain = item is None or isinstance(item, (bool, int, float, complex, str, bytes, date, PurePath))
         digest.update(
             (repr(item) if plain else type(item).__qualname__).encode()
         )  # a repr may hold an address

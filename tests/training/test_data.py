@@ -7,6 +7,7 @@ from collections import OrderedDict, UserDict, defaultdict, namedtuple
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -329,6 +330,9 @@ DATA: dict[str, Callable[[float], Any]] = {
     "sparse": lambda value: [sparse(value)],
     "compressed": lambda value: [sparse(value).to_dense().to_sparse_csc()],
     "complex": lambda value: [torch.tensor([1j * value]).conj()],
+    "dates": lambda value: pd.DataFrame({"x": [1.0], "day": [pd.Timestamp(int(value), unit="D")]}),
+    "records": lambda value: np.array([(1.0, str(value))], dtype=[("x", float), ("name", object)]),
+    "paths": lambda value: [Path(f"{value}.png")],
     "objects": lambda value: [np.array(["a", value], dtype=object)],
     "packed": lambda value: [pack_sequence([torch.ones(3), torch.full((2,), value)])],
     "dataclasses": lambda value: [Sample(torch.tensor([value]), ())],
@@ -352,8 +356,8 @@ def test_data_of_any_kind_have_a_fingerprint(kind: str) -> None:
         (Words(), "KeyError: 0"),
         (Endless(), "NotImplementedError: it has no end"),
         (torch.ones(3, device="meta"), "meta"),
-        (iter([1]), "it can only be iterated"),
-        (None, "it can only be iterated"),
+        (iter([1]), "it cannot be read by index"),
+        (None, "it cannot be read by index"),
     ],
 )
 def test_a_fingerprint_that_cannot_be_had_is_unknown_with_its_reason(data: Any, reason: str) -> None:
@@ -406,6 +410,6 @@ def test_a_stream_is_described_without_being_read() -> None:
         "batches": 2,
         "batch_size": 4,
         "fingerprint": None,
-        "fingerprint_reason": "it can only be iterated",
+        "fingerprint_reason": "it cannot be read by index",
     }
     assert stream.read == 0

@@ -12,7 +12,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_sequence
 from torch.utils.data import DataLoader
 
 from lrsearch.errors import InputError
-from lrsearch.training.task import Task
+from lrsearch.training.task import Task, follow
 from lrsearch.training.validation import validate
 from tests.training.tasks import CPU, DATA, INPUTS, TARGETS, make_spec, run, small_task
 from tests.training.test_state import Identity, bits
@@ -259,6 +259,15 @@ def test_a_loss_with_weights_goes_where_the_model_goes_and_comes_back(make: Call
         task.build(0.1, torch.device("meta"))
         assert {tensor.device.type for tensor in (*loss.parameters(), *loss.buffers())} == {"meta"}
     assert [(Identity(tensor), bits(tensor)) for tensor in (*loss.parameters(), *loss.buffers())] == before
+
+
+def test_a_loss_beside_a_model_in_use_follows_it_from_the_cpu_only() -> None:
+    """One that lies on an accelerator was put there: the model's outputs may come out on another device."""
+    loss = nn.CrossEntropyLoss(weight=torch.ones(2))
+    follow(loss, torch.device("meta"))
+    assert next(loss.buffers()).device.type == "meta"
+    follow(loss, CPU)
+    assert next(loss.buffers()).device.type == "meta"
 
 
 def test_a_validation_loader_with_epochs_is_the_same_each_time_and_put_back() -> None:
