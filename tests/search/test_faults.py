@@ -279,21 +279,22 @@ def mislabelled_at(at: int) -> Spoil:
 
 FOUR = {**PLAN, "budget": 12.0, "coarse": {"points": 4, "extensions": 1}}
 """One of its first four trials may fail: that is not a third."""
-SPOILED: dict[str, tuple[Spoil, str, str, str | None]] = {
+SPOILED: dict[str, tuple[Spoil, str, str | None, str | None]] = {
     # what the second training then is, why, and what stands in its run
-    "NaN in the middle": (nan_at(20), "diverged", "not_finite", None),
-    "NaN in the first batch": (nan_at(1), "diverged", "not_finite", None),
+    "NaN in the middle": (nan_at(20), "complete", None, None),
+    "NaN in the first batch": (nan_at(1), "complete", None, None),
     "a loader that raises": (raising_at(20), "failed", "BrokenError", "the disk with the images is gone"),
     "labels out of range": (mislabelled_at(20), "failed", "IndexError", "Target 1[0-9] is out of bounds"),
 }
 
 
 @pytest.mark.parametrize("fault", SPOILED)
-def test_bad_data_cost_one_training_and_the_study_goes_on(fault: str) -> None:
+def test_bad_data_cost_a_batch_or_one_training_and_the_study_goes_on(fault: str) -> None:
     spoil, status, cause, said = SPOILED[fault]
     bad, *others = coarse(Spoiled(spoil).task(), plan=FOUR)
     bad, others = others[0], [bad, *others[1:]]
     assert (bad.status, bad.cause) == (status, cause)
+    assert (bad.bad_data is not None) is (status == "complete")
     assert {trial.status for trial in others} == {"complete"}
     (run,) = [
         run for run in runs(find_folder("bad")) if run.start.tags.get("lrsearch.trial_key") == bad.spec.key
