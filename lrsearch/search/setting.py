@@ -15,9 +15,8 @@ from lrsearch.errors import InputError, LrsearchError, first_line, is_out_of_mem
 from lrsearch.search.subject import arguments_of, called, data_of
 from lrsearch.search.terms import Terms
 from lrsearch.training.data import batch_count, describe
-from lrsearch.training.loop import Training
 from lrsearch.training.metrics import MetricError
-from lrsearch.training.schedules import schedule_from_dict
+from lrsearch.training.schedules import Sweep, schedule_from_dict
 from lrsearch.training.subjects import Fresh, OwnLoop, is_train_function
 from lrsearch.training.task import Task
 from lrsearch.training.trial_run import check_repeatable
@@ -27,8 +26,6 @@ if TYPE_CHECKING:
     import torch
 
     from lrsearch.training.subjects import TaskFunction, TrainFunction
-
-_ANY_LR = 1e-3
 
 
 @dataclass(frozen=True)
@@ -83,7 +80,9 @@ def prepare(
     if not isinstance(given, Task) and not is_train_function(given):
         raise InputError("task", task, "is no task", "hand over an lrsearch.Task, or a function train(trial)")
     subject = Fresh(given) if isinstance(given, Task) else OwnLoop(given)
-    chosen = subject.check(SweepPlan(repeats=2), device)  # every loader is read again and again
+    lrs = {name: getattr(plan.range_test, name) for name in ("min_lr", "max_lr")}
+    sweeps = SweepPlan(**lrs, repeats=2)  # every loader is read again and again
+    chosen = subject.check(sweeps, device)
     steps_per_epoch = batch_count(given.train_loader) if isinstance(given, Task) else None
     if not isinstance(given, Task):  # its optimizer is its own: there is no other to hold it against
         plan = plan.with_changes(baseline=False)
@@ -96,7 +95,8 @@ def prepare(
     if isinstance(given, Task):
         check_repeatable(given, plan.seed, chosen)
         _check_validation(given, chosen)
-        facts = _facts(given, chosen)
+    if isinstance(subject, Fresh):
+        facts = subject.look(sweeps, chosen).facts
     terms = Terms(
         plan=plan,
         task=name,
@@ -145,13 +145,6 @@ def _check_validation(task: Task, device: torch.device) -> None:
                 ) from error
 
 
-def _facts(task: Task, device: torch.device) -> dict[str, Any]:
-    """What is trained: the model, the optimizer and its settings, the batch size."""
-    with task.preserve():
-        model, optimizer = task.build(_ANY_LR, device)
-        return Training(model, optimizer, task.train_loader, task.loss, task.step, device=device).facts()
-
-
 def with_whole_schedules(plan: StudyPlan, total_steps: int, steps_per_epoch: int | None) -> StudyPlan:
     """The plan with every schedule's parameters spelled out; a plateau reads the objective in its direction.
 
@@ -160,7 +153,7 @@ def with_whole_schedules(plan: StudyPlan, total_steps: int, steps_per_epoch: int
 
     def whole(data: Mapping[str, Any], steps: int) -> dict[str, Any]:
         schedule = schedule_from_dict(_facing(plan.objective, data))
-        if schedule.absolute:
+        if isinstance(schedule, Sweep):
             raise InputError("schedule", data["name"], "is no decay", "leave it out of the plan")
         schedule.curve(1.0, steps, steps_per_epoch)
         return schedule.to_dict()

@@ -23,7 +23,7 @@ from lrsearch.training.loop import Progress
 from lrsearch.training.plain_state import RandomStates
 from lrsearch.training.signals import DeferredSignals
 from lrsearch.training.tensor_file import write_tensors
-from lrsearch.training.trial import TrialLog
+from lrsearch.training.trial_log import TrialLog
 
 EVERY_S = 60.0
 _KEPT = 2

@@ -6,7 +6,7 @@ import inspect
 import math
 import warnings
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, TypeGuard
 
@@ -19,7 +19,9 @@ from lrsearch.core.results import TrialSpec
 from lrsearch.errors import InputError, StopTrial
 from lrsearch.training.data import batch_count, check_batches
 from lrsearch.training.loaders import is_one_shot, seed_loaders
-from lrsearch.training.loop import Observer, Outcome, Training, fit
+from lrsearch.training.loop import Observer, Outcome, fit
+from lrsearch.training.lr_scaling import UNSCALED, TaskLook, look_at
+from lrsearch.training.optimizers import group_lrs, set_group_lrs, train_mode
 from lrsearch.training.schedules import Sweep
 from lrsearch.training.state import (
     Keep,
@@ -39,6 +41,7 @@ from lrsearch.training.task import (
 )
 from lrsearch.training.trial import Trial
 from lrsearch.training.untrained import BadBatch, rebuilt, rewound, speaks_of_numbers
+from lrsearch.training.update import Training
 
 Begin = Callable[[Mapping[str, Any]], None]
 """Called with what is trained, as plain JSON, before the first update."""
@@ -90,6 +93,12 @@ class Parts:
         """Steps of the sweep."""
         return plan.steps_for(batch_count(self.train_loader))
 
+    @property
+    def ratios(self) -> tuple[float, ...]:
+        """The lr of every param group as a ratio to that of group 0, whose lr is swept."""
+        first, *others = group_lrs(self.optimizer)
+        return (1.0, *(lr / first for lr in others))
+
     def run(self, order: SweepOrder) -> Outcome:
         """One sweep, after which everything is as before; a model in train mode keeps its frozen parts in
         eval mode.
@@ -101,6 +110,8 @@ class Parts:
             if not self.model.training:
                 self.model.train()
             follow(self.loss, order.device)
+            set_group_lrs(self.optimizer, [order.plan.max_lr * ratio for ratio in self.ratios])
+            train_mode(self.optimizer)
             training = _training(self.model, self.optimizer, self.loss, self.train_loader, self.step, order)
             training.untrained = rewound(self.model, kept)
             order.begin(training.facts())
@@ -109,14 +120,40 @@ class Parts:
 
 @dataclass(frozen=True)
 class Fresh:
-    """A task: a new model for every seed."""
+    """A task: a new model for every seed. The lr that is swept is the one that its optimizer is made with."""
 
     task: Task
+    _looks: dict[tuple[float, float], TaskLook] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     def check(self, plan: SweepPlan, device: str | torch.device | None) -> torch.device:
-        """Raises InputError for a loader that cannot be swept; returns the device to train on."""
+        """Raises InputError for what cannot be swept; returns the device to train on.
+
+        Warns of param groups whose lr does not follow the lr that the optimizer is made with.
+        """
         _check_loader(self.task.train_loader, plan)
-        return choose_device(device)
+        chosen = choose_device(device)
+        unscaled = self.look(plan, chosen).facts.get(UNSCALED)
+        if unscaled:
+            numbers = ", ".join(map(str, unscaled))
+            warnings.warn(
+                f"Task.optimizer does not scale the lr of param group {numbers} with the lr it is given; "
+                "neither does the range test, nor a search",
+                UserWarning,
+                stacklevel=2,
+            )
+        return chosen
+
+    def look(self, plan: SweepPlan, device: torch.device) -> TaskLook:
+        """What is trained, told from a model that is thrown away and its optimizer at each end of the sweep.
+
+        Raises InputError for parts that cannot be trained together, and for an optimizer that ignores its lr.
+        """
+        ends = (plan.min_lr, plan.max_lr)
+        if ends not in self._looks:
+            self._looks[ends] = look_at(self.task, ends, device)
+        return self._looks[ends]
 
     def steps(self, plan: SweepPlan) -> int:
         """Steps of the sweep."""
@@ -135,10 +172,13 @@ class Fresh:
             check_parts(model, task.loss, optimizer)
             if not model.training:
                 model.train()
+            train_mode(optimizer)
             training = _training(model, optimizer, task.loss, task.train_loader, task.step, order)
             training.untrained = rebuilt(partial(task.build_model, order.device), order.seed)
-            order.begin(training.facts())
-            return fit(training, order.schedule, self.steps(order.plan), order.observe)
+            look = self.look(order.plan, order.device)
+            order.begin(look.facts)
+            schedule = replace(order.schedule, powers=look.powers)
+            return fit(training, schedule, self.steps(order.plan), order.observe)
 
 
 @dataclass(frozen=True)
@@ -194,22 +234,44 @@ class OwnLoop:
                 "train",
                 self.train,
                 found[0],
-                "build trial.schedule; at each update, call its step() and trial.report(step, train_loss=…)",
+                "make the optimizer with trial.lr, build trial.schedule; at each update, call its step() and "
+                "trial.report(step, train_loss=…)",
             )
         return watch.ended(spec.steps)
 
 
 def is_task_function(value: object) -> TypeGuard[TaskFunction]:
     """Whether a value is a function that is called without arguments, and so makes a task."""
-    if not callable(value) or isinstance(value, (nn.Module, type)):
-        return False
-    parameters = inspect.signature(value).parameters.values()
-    return all(p.default is not p.empty or p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in parameters)
+    return _is_function(value) and not _takes_any(value) and all(map(_may_be_left_out, _parameters(value)))
+
+
+def may_be_task_function(value: object) -> TypeGuard[TaskFunction]:
+    """Whether only a call tells if a function makes a task: a decorator has hidden what it takes."""
+    return _is_function(value) and _takes_any(value) and all(map(_may_be_left_out, _parameters(value)))
 
 
 def is_train_function(value: object) -> TypeGuard[TrainFunction]:
     """Whether a value is a training loop of one's own: a function, and no model."""
+    return _is_function(value)
+
+
+def _is_function(value: object) -> TypeGuard[Callable[..., Any]]:
     return callable(value) and not isinstance(value, (nn.Module, type))
+
+
+def _parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
+    return list(inspect.signature(function).parameters.values())
+
+
+def _takes_any(function: Callable[..., Any]) -> bool:
+    return any(p.kind is p.VAR_POSITIONAL for p in _parameters(function))
+
+
+def _may_be_left_out(parameter: inspect.Parameter) -> bool:
+    return parameter.default is not parameter.empty or parameter.kind in (
+        parameter.VAR_POSITIONAL,
+        parameter.VAR_KEYWORD,
+    )
 
 
 class _SweepWatch:

@@ -16,6 +16,7 @@ from lrsearch.core.results import check_name
 from lrsearch.errors import InputError
 from lrsearch.training.data import batch_count, split_batch
 from lrsearch.training.metrics import Metric, MetricObject, Whole
+from lrsearch.training.optimizers import group_lrs
 from lrsearch.training.state import check_initialised, preserve_random_state, preserve_state
 
 Batch = Any
@@ -200,7 +201,7 @@ def check_parts(model: object, loss: object, optimizer: object) -> None:
             "an lr scheduler is attached to it, which would move the lr during the sweep",
             "run the range test before building the scheduler, or on a fresh optimizer",
         )
-    if float(optimizer.param_groups[0]["lr"]) <= 0:
+    if group_lrs(optimizer)[0] <= 0:
         raise InputError(
             "optimizer",
             type(optimizer).__name__,

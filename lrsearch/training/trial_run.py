@@ -19,13 +19,15 @@ from lrsearch.training.batches import repeats_passes
 from lrsearch.training.checkpoint import Checkpoints, TrialCheckpoints
 from lrsearch.training.data import check_batches
 from lrsearch.training.loaders import is_one_shot, seed_loaders
-from lrsearch.training.loop import NotFiniteError, Training, Validated, fit
+from lrsearch.training.loop import Observer, Validated, fit
+from lrsearch.training.optimizers import eval_mode, evaluating, group_lrs, train_mode
 from lrsearch.training.schedules import schedule_from_dict
 from lrsearch.training.state import preserve_random_state, seed_everything, strided_parts
 from lrsearch.training.subjects import TrainFunction
 from lrsearch.training.task import Task, check_parts, steps_per_epoch
 from lrsearch.training.tensor_file import write_tensors
-from lrsearch.training.trial import Trial, TrialLog
+from lrsearch.training.trial import Trial
+from lrsearch.training.trial_log import TrialLog
 from lrsearch.training.untrained import (
     has_finite_weights,
     may_be_divergence,
@@ -33,6 +35,7 @@ from lrsearch.training.untrained import (
     say_passed_over,
     speaks_of_numbers,
 )
+from lrsearch.training.update import NotFiniteError, Training
 from lrsearch.training.validation import validate
 
 _AT_STARTS_ONLY = "where the training loader starts again, and nowhere else"
@@ -182,6 +185,8 @@ def _train(
     check_parts(model, task.loss, optimizer)
     if not model.training:
         model.train()
+    train_mode(optimizer)
+    observe = _in_units_of(spec.lr, optimizer, log)
     training = Training(
         model,
         optimizer,
@@ -201,7 +206,8 @@ def _train(
         if task.val_loader is None:
             return Validated(log.objective, log.stopped)
         try:
-            values = validate(task, model, task.val_loader, device, part="val", seed=spec.seed)
+            with evaluating(optimizer):
+                values = validate(task, model, task.val_loader, device, part="val", seed=spec.seed)
         except Exception as error:
             failed = speaks_of_numbers(error) or not has_finite_weights(model)
             if step == 0 or not (failed and may_be_divergence(error)):
@@ -218,7 +224,7 @@ def _train(
             training,
             schedule,
             spec.steps,
-            log.add_update,
+            observe,
             steps_per_epoch=epoch,
             at_epoch_end=validated,
             checkpoints=checkpoints,
@@ -229,7 +235,16 @@ def _train(
         log.stop(outcome.stopped_at, outcome.reason, outcome.error)
     elif not has_finite_weights(model):
         log.stop(outcome.steps, "not_finite")
+    eval_mode(optimizer)
     return model
+
+
+def _in_units_of(lr: float, optimizer: Optimizer, log: TrialLog) -> Observer:
+    """Records the lr in units of the one that the optimizer was just made with, whatever its group 0 has."""
+    scale = lr / group_lrs(optimizer)[0]
+    if scale == 1.0:
+        return log.add_update
+    return lambda step, of_group, loss: log.add_update(step, scale * of_group, loss)
 
 
 def _run_function(train: TrainFunction, trial: Trial, observer: TrialObserver) -> TrialResult:

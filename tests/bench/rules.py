@@ -26,12 +26,13 @@ from lrsearch.core.curve import Array
 from lrsearch.core.plan import SweepPlan
 from lrsearch.core.suggest import RULES, suggest
 from lrsearch.examples import digits, fashion_mnist
-from lrsearch.training.loop import Training, fit
+from lrsearch.training.loop import fit
 from lrsearch.training.range_test import Observers, sweep
 from lrsearch.training.schedules import Constant
 from lrsearch.training.state import seed_everything
 from lrsearch.training.subjects import Fresh
 from lrsearch.training.task import Task
+from lrsearch.training.update import Training
 
 RESULTS = Path(__file__).parent / "results"
 CPU = torch.device("cpu")

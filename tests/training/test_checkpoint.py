@@ -35,14 +35,15 @@ from lrsearch.core.results import TrialResult, TrialSpec
 from lrsearch.errors import InputError, RecordError
 from lrsearch.training.batches import Batches
 from lrsearch.training.checkpoint import Checkpoints, TrialCheckpoints, check_every, keep_only
-from lrsearch.training.loop import Training, fit
+from lrsearch.training.loop import fit
 from lrsearch.training.plain_state import RandomStates
 from lrsearch.training.schedules import Cosine
 from lrsearch.training.signals import DeferredSignals
 from lrsearch.training.state import strided_parts
 from lrsearch.training.task import Task
-from lrsearch.training.trial import TrialLog
+from lrsearch.training.trial_log import TrialLog
 from lrsearch.training.trial_run import run_trial
+from lrsearch.training.update import Training
 from tests.training.tasks import (
     CPU,
     DATA,

@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lrsearch.training.loop import Outcome, Training, Validated, fit
+from lrsearch.training.loop import Outcome, Validated, fit
 from lrsearch.training.schedules import Constant, Plateau, Step, Sweep
+from lrsearch.training.update import Training
 
 INPUTS = torch.randn(8, 4, generator=torch.Generator().manual_seed(0))
 BATCHES = [(INPUTS, INPUTS[:, :2].argmax(1))] * 2
@@ -105,7 +106,7 @@ def test_gradients_of_one_step_do_not_reach_the_next() -> None:
 
     model = nn.Linear(4, 2)
     fit(
-        training(model, optimizer=Watching(model.parameters(), lr=1.0)),
+        training(model, optimizer=Watching(model.parameters(), lr=1e-11)),
         Sweep(min_lr=1e-12, max_lr=1e-11),
         10,
         lambda *_: None,

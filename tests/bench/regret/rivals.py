@@ -20,10 +20,11 @@ import torch
 from torch import nn
 
 from lrsearch.core.divergence import DivergenceRule
-from lrsearch.training.loop import Training, fit
+from lrsearch.training.loop import fit
 from lrsearch.training.schedules import Constant, Cosine, Schedule
 from lrsearch.training.state import seed_everything, single_threaded
 from lrsearch.training.task import Task
+from lrsearch.training.update import Training
 from lrsearch.training.validation import validate
 from tests.bench.peers import quiet
 from tests.bench.regret.oracle import FOLDER, SEEDS, setting_of, whole_tasks
