@@ -6,7 +6,7 @@ import math
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -47,7 +47,9 @@ class Bracket:
 class Suggestion:
     """What a range test says: `lr` is None unless the verdict is ``ok`` or ``rules_disagree``.
 
-    `rules` holds every rule's lr; `spread` the suggestions of the single curves, lowest and highest.
+    `rules` holds every rule's lr; `spread` the suggestions of the single curves, lowest and highest. `groups`
+    holds the lr of every param group of the optimizer that was swept, of which `lr` is the first; it is empty
+    where the optimizer was made by a task or a training function, which is handed `lr`.
     """
 
     lr: float | None
@@ -57,6 +59,12 @@ class Suggestion:
     reason: str
     rules: dict[str, float]
     spread: tuple[float, float] | None = None
+    groups: tuple[float, ...] = ()
+
+    def with_groups(self, ratios: Sequence[float]) -> Suggestion:
+        """The same for param groups whose lrs have these ratios to the first one's."""
+        lr = self.lr
+        return self if lr is None else replace(self, groups=tuple(lr * ratio for ratio in ratios))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON."""
@@ -67,7 +75,8 @@ class Suggestion:
         """The suggestion that `to_dict` wrote."""
         bracket = values["bracket"] and Bracket(**values["bracket"])
         spread = values["spread"] and tuple(values["spread"])
-        return cls(**{**values, "bracket": bracket, "spread": spread})
+        groups = tuple(values.get("groups", ()))
+        return cls(**{**values, "bracket": bracket, "spread": spread, "groups": groups})
 
     def _repr_html_(self) -> str:
         from lrsearch.report.tables import suggestion_html

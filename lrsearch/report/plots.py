@@ -16,6 +16,7 @@ from matplotlib.ticker import LogLocator
 
 from lrsearch.core.curve import SKIP_END, SKIP_START, Array, RangeTestCurve
 from lrsearch.core.suggest import RULES, Suggestion
+from lrsearch.report.tables import format_groups
 
 _SIZE = (6.4, 4.8)
 _DPI = 160
@@ -71,10 +72,12 @@ def plot_range_test(
     _limits(ax, curves)
     _mark_bracket(ax, suggestion)
     _mark_rules(ax, suggestion)
-    ax.set_xlabel("learning rate")
+    several = len(suggestion.groups) > 1
+    ax.set_xlabel("learning rate of param group 0" if several else "learning rate")
     ax.set_ylabel("training loss")
     ax.xaxis.set_major_locator(LogLocator(base=10, numticks=12))
-    answer = f"lr {suggestion.lr:.2g}" if suggestion.lr else "no suggestion"
+    lr = format_groups(suggestion) if several else f"{suggestion.lr:.2g}" if suggestion.lr else ""
+    answer = f"lr {lr}" if suggestion.lr else "no suggestion"
     ax.set_title(f"{title}: {answer} ({suggestion.verdict.replace('_', ' ')})", fontsize=12)
     ax.grid(visible=True, which="major", color="0.92")
     figure = ax.get_figure(root=True)

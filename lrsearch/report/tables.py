@@ -19,6 +19,9 @@ RULE_READS = {
     "valley": "halfway down the longest decrease",
 }
 
+_GROUPS_SHOWN = 4
+GROUPS_READ = "lr is that of param group 0; the others keep their ratios to it"
+
 
 _STOPS = {
     "rose": "the loss had risen for good",
@@ -32,13 +35,22 @@ def format_lr(lr: float | None) -> str:
     return "–" if lr is None else f"{lr:.3g}"
 
 
+def format_groups(suggestion: Suggestion) -> str:
+    """The suggested lrs of the param groups, in their order; of many the first ones."""
+    groups = suggestion.groups
+    shown = ", ".join(map(format_lr, groups[:_GROUPS_SHOWN]))
+    return shown if len(groups) <= _GROUPS_SHOWN else f"{shown} … ({len(groups)} groups)"
+
+
 def suggestion_rows(suggestion: Suggestion) -> list[tuple[str, str, str]]:
     """A suggestion as rows of name, value and remark."""
     bracket = suggestion.bracket
     shown = "–" if bracket is None else f"{format_lr(bracket.low)} … {format_lr(bracket.high)}"
     found = f"rule {suggestion.rule}" if suggestion.lr else "no number is better than a made-up one"
+    groups = [("  of the groups", format_groups(suggestion), GROUPS_READ)]
     return [
         ("suggested lr", format_lr(suggestion.lr), found),
+        *(groups if len(suggestion.groups) > 1 else ()),
         ("verdict", suggestion.verdict, suggestion.reason),
         ("bracket", shown, "where to search; its upper end is the edge"),
         *(

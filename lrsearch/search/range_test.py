@@ -68,8 +68,11 @@ def range_test(
     initial weights too. `stop` ends the sweep early: ``auto`` once the loss has risen for good, ``4x`` by the
     classic rule, or ``none``; a loss that is not finite always ends it. `accumulate` batches make one update;
     `clip` limits the gradient's norm; `precision` is ``32``, ``16`` (autocast and a GradScaler) or ``bf16``.
-    A `step(model, batch)` returns the loss where batches are not ``(inputs, targets)``. Several param groups
-    keep the ratios of their lrs; lr is the first group's.
+    A `step(model, batch)` returns the loss where batches are not ``(inputs, targets)``.
+
+    All lrs, from `min_lr` to the suggestion, are those that a Task's optimizer is made with, or `trial.lr`;
+    with a model and its optimizer they are param group 0's, and ``suggestion.groups`` has every group's.
+    Several param groups keep the ratios of their lrs, but for those of a Task that do not follow its lr.
 
     With `tracking` the record goes to a folder of its own (`out`, else below ``LRSEARCH_HOME``) and from
     there to MLflow, without the training waiting for it. `keep` says where the copy of the model's state lies
@@ -119,6 +122,8 @@ def range_test(
         curves = tuple(sweep(subject, plan, chosen, Observers(observers)))
         shown.close()
         suggestion = combine([suggest(curve) for curve in curves])
+        if isinstance(subject, Parts):
+            suggestion = suggestion.with_groups(subject.ratios)
         if record is not None:
             record.finish(curves, suggestion)
     if record is None:

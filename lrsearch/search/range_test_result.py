@@ -75,6 +75,7 @@ class RangeTest(RecordState):
                 name: found[name]
                 for name in ("lr", "rule", "bracket", "verdict", "reason", "rules", "spread")
             },
+            "groups": list(self.suggestion.groups) or None,
             "task": self.task,
             "steps": self.steps,
             "stopped_at": self.curves[0].stopped_at if len(self.curves) == 1 else None,

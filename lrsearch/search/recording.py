@@ -12,6 +12,7 @@ from typing import Any
 from lrsearch.core.curve import RangeTestCurve, RunningAverage
 from lrsearch.core.plan import SweepPlan
 from lrsearch.core.suggest import Suggestion
+from lrsearch.report.tables import GROUPS_READ, format_groups
 from lrsearch.tracking.destination import Destination
 from lrsearch.tracking.folder import StudyFolder, home, write_json, writing
 from lrsearch.tracking.journal import RunJournal
@@ -227,6 +228,8 @@ def describe(suggestion: Suggestion) -> str:
     bracket = suggestion.bracket
     lines = [f"**Learning rate {suggestion.lr:.3g}**" if suggestion.lr else "**No suggestion**"]
     lines.append(f"Verdict `{suggestion.verdict}`: {suggestion.reason}.")
+    if len(suggestion.groups) > 1:
+        lines.append(f"Of the param groups: {format_groups(suggestion)}; {GROUPS_READ}.")
     if bracket is not None:
         lines.append(f"Bracket: {bracket.low:.3g} to {f'{bracket.high:.3g}' if bracket.high else 'open'}.")
     return "\n\n".join(lines)

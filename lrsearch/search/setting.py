@@ -13,8 +13,7 @@ from lrsearch.errors import InputError
 from lrsearch.search.subject import arguments_of, called, data_of
 from lrsearch.search.terms import Terms
 from lrsearch.training.data import batch_count
-from lrsearch.training.loop import Training
-from lrsearch.training.schedules import schedule_from_dict
+from lrsearch.training.schedules import Sweep, schedule_from_dict
 from lrsearch.training.state import preserve_random_state
 from lrsearch.training.subjects import Fresh, OwnLoop, is_train_function
 from lrsearch.training.task import Task
@@ -25,8 +24,6 @@ if TYPE_CHECKING:
     import torch
 
     from lrsearch.training.subjects import TaskFunction, TrainFunction
-
-_ANY_LR = 1e-3
 
 
 @dataclass(frozen=True)
@@ -70,7 +67,9 @@ def prepare(
     if not isinstance(given, Task) and not is_train_function(given):
         raise InputError("task", task, "is no task", "hand over an lrsearch.Task, or a function train(trial)")
     subject = Fresh(given) if isinstance(given, Task) else OwnLoop(given)
-    chosen = subject.check(SweepPlan(repeats=2), device)  # every loader is read again and again
+    lrs = {name: getattr(plan.range_test, name) for name in ("min_lr", "max_lr")}
+    sweeps = SweepPlan(**lrs, repeats=2)  # every loader is read again and again
+    chosen = subject.check(sweeps, device)
     steps_per_epoch = batch_count(given.train_loader) if isinstance(given, Task) else None
     if not isinstance(given, Task):  # its optimizer is its own: there is no other to hold it against
         plan = plan.with_changes(baseline=False)
@@ -81,7 +80,8 @@ def prepare(
         _check_objective(given, plan)
         check_repeatable(given, plan.seed, chosen)
         _check_metrics(given, chosen)
-        facts = _facts(given, chosen)
+    if isinstance(subject, Fresh):
+        facts = subject.look(sweeps, chosen).facts
     terms = Terms(
         plan=plan,
         task=name,
@@ -106,19 +106,12 @@ def _check_metrics(task: Task, device: torch.device) -> None:
             validate(task, model, list(islice(loader, 1)), device, part=part, seed=0)
 
 
-def _facts(task: Task, device: torch.device) -> dict[str, Any]:
-    """What is trained: the model, the optimizer and its settings, the batch size."""
-    with preserve_random_state():
-        model, optimizer = task.build(_ANY_LR, device)
-    return Training(model, optimizer, task.train_loader, task.loss, task.step, device=device).facts()
-
-
 def with_whole_schedules(plan: StudyPlan, total_steps: int, steps_per_epoch: int | None) -> StudyPlan:
     """The plan with every schedule's parameters spelled out; InputError for one that cannot be trained."""
 
     def whole(data: Mapping[str, Any], steps: int) -> dict[str, Any]:
         schedule = schedule_from_dict(data)
-        if schedule.absolute:
+        if isinstance(schedule, Sweep):
             raise InputError("schedule", data["name"], "is no decay", "leave it out of the plan")
         schedule.curve(1.0, steps, steps_per_epoch)
         return schedule.to_dict()

@@ -84,7 +84,7 @@ def coarse(stage: Stage, bracket: Bracket | None) -> Base:
         raise StudyError(
             f"every lr from {response.tried[0]:.3g} to {response.tried[-1]:.3g} gave the same "
             f"{plan.objective.metric}, {plan.objective.from_loss(float(response.means[0])):.6g}: "
-            "does the optimizer train the model that is evaluated?"
+            "does the optimizer train the model that is evaluated, and is it made with the trial's lr?"
         )
     on_edge = response.needs_extension()
     for k in range(plan.coarse.replicates):

@@ -8,21 +8,34 @@ from typing import Any
 from lrsearch.errors import InputError
 from lrsearch.tracking.provenance import redact
 from lrsearch.training.data import describe_data
-from lrsearch.training.subjects import Fresh, OwnLoop, Parts, is_task_function
+from lrsearch.training.subjects import Fresh, OwnLoop, Parts, is_task_function, may_be_task_function
 from lrsearch.training.task import Task
 
 
 def called(given: Any) -> tuple[Any, str]:
-    """The model, task or training function, with its name; a function without arguments returns a Task."""
+    """The model, task or training function, with its name; a function without arguments returns a Task.
+
+    A decorator may hide what a function takes: it is then a task's where it can be called without arguments.
+    """
     own_name = getattr(given, "__name__", type(given).__name__)
-    if is_task_function(given):
-        made = given()
+    if is_task_function(given) or may_be_task_function(given):
+        try:
+            made = given()
+        except (TypeError, IndexError) as error:
+            if not may_be_task_function(given) or not _misses_argument(error):
+                raise
+            return given, own_name
         if not isinstance(made, Task):
             raise InputError("task", given, f"returned a {type(made).__name__}", "return an lrsearch.Task")
         return made, made.name or own_name
     if isinstance(given, Task):
         return given, given.name or getattr(given.model, "__name__", "task").strip("<>")
     return given, own_name
+
+
+def _misses_argument(error: Exception) -> bool:
+    """Whether a function was called without what it needs: by name, or as the first of its ``*args``."""
+    return isinstance(error, IndexError) or "required positional argument" in str(error)
 
 
 def arguments_of(given: Any) -> dict[str, Any]:

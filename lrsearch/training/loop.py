@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -17,6 +16,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from lrsearch.errors import InputError, LrsearchError, first_line
 from lrsearch.training.batches import Batches
 from lrsearch.training.data import batch_size, describe, to_device
+from lrsearch.training.optimizers import asks_for_closure, needs_closure, settings
 from lrsearch.training.plain_state import (
     RandomStates,
     State,
@@ -75,32 +75,19 @@ class Training:
 
     def __post_init__(self) -> None:
         self.scaler = torch.amp.GradScaler(self.device.type) if self.precision == "16" else None
-        self.takes_closure = _needs_closure(self.optimizer)
-        self._checked = self._updated = False
+        self.takes_closure = needs_closure(self.optimizer)
+        self._checked = self._updated = self._stepped = self._closure_is_second = False
         self._trained = [p for group in self.optimizer.param_groups for p in group["params"]]
         if self.takes_closure and self.scaler is not None:
-            raise InputError(
-                "precision",
-                self.precision,
-                f"no GradScaler follows {type(self.optimizer).__name__}, which takes the loss several times",
-                "use precision='32' or 'bf16'",
-            )
+            raise self._no_scaler()
 
     def facts(self) -> dict[str, Any]:
         """What is trained, as plain JSON: the params that every run shows."""
-        group = self.optimizer.param_groups[0]
-        names = ("weight_decay", "momentum", "betas")
-        settings: dict[str, Any] = {name: group[name] for name in names if name in group}
-        if group.get("decoupled_weight_decay") or isinstance(self.optimizer, torch.optim.AdamW):
-            settings["decoupled_weight_decay"] = True
         return {
             "model": type(self.model).__name__,
             "parameters": sum(p.numel() for p in self.model.parameters()),
             "optimizer": type(self.optimizer).__name__,
-            **{
-                name: str(value) if isinstance(value, tuple) else float(value)
-                for name, value in settings.items()
-            },
+            **settings(self.optimizer),
             "batch_size": batch_size(self.train_loader),
             "device": str(self.device),
         }
@@ -146,9 +133,9 @@ class Training:
                 loss, done = self._closure_step(drawn), True
             else:
                 loss = self._backward(drawn)
-                done = self._step()
+                done = self._step() if self._stepped else self._first_step(drawn)
             if done:
-                self._updated = True
+                self._updated = self._stepped = True
                 return loss
         if not self._updated:
             raise InputError(
@@ -184,16 +171,53 @@ class Training:
         self.scaler.update()
         return self.scaler.get_scale() >= scale  # it halves its scale where it found an overflow and skipped
 
+    def _first_step(self, drawn: list[Any]) -> bool:
+        """A step that shows whether the optimizer needs the closure which its `step` calls optional."""
+        before = [p._version for p in self._trained]
+        try:
+            return self._step()
+        except Exception as error:
+            if not asks_for_closure(error):
+                raise
+            if self.scaler is not None:
+                raise self._no_scaler() from error
+            if before != [p._version for p in self._trained]:
+                raise InputError(
+                    "optimizer",
+                    type(self.optimizer).__name__,
+                    f"its step() had changed the weights when it missed its closure ({first_line(error)})",
+                    "make the closure an argument without a default, or ask for it first",
+                ) from error
+        self.takes_closure = self._closure_is_second = True
+        self.optimizer.step(self._closure(drawn, []))
+        return True
+
     def _closure_step(self, drawn: list[Any]) -> Tensor:
         losses: list[Tensor] = []
+        if self._closure_is_second:  # SAM finds its first gradients there, and calls for the second ones
+            losses.append(self._backward(drawn))
+            self._clip()
+        self.optimizer.step(self._closure(drawn, losses))
+        return losses[0]
+
+    def _closure(self, drawn: list[Any], losses: list[Tensor]) -> Callable[[], float]:
+        """Takes the loss of the batches and its gradients again; each loss goes to `losses`."""
 
         def closure() -> float:
-            losses.append(self._backward(drawn))
+            with torch.enable_grad():
+                losses.append(self._backward(drawn))
             self._clip()
             return losses[-1].item()
 
-        self.optimizer.step(closure)
-        return losses[0]
+        return closure
+
+    def _no_scaler(self) -> InputError:
+        return InputError(
+            "precision",
+            self.precision,
+            f"no GradScaler follows {type(self.optimizer).__name__}, which takes the loss several times",
+            "use precision='32' or 'bf16'",
+        )
 
     def _clip(self) -> None:
         if self.clip is not None:
@@ -353,8 +377,3 @@ def _no_tensor(loss: object) -> InputError:
 def _no_loss(problem: str) -> InputError:
     mend = "hand over loss(outputs, targets), or step(model, batch)"
     return InputError("loss", None, f"is missing, {problem}", mend)
-
-
-def _needs_closure(optimizer: Optimizer) -> bool:
-    closure = inspect.signature(type(optimizer).step).parameters.get("closure")
-    return closure is not None and closure.default is inspect.Parameter.empty

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from lrsearch.core.curve import RangeTestCurve
+from lrsearch.core.curve import RangeTestCurve, sweep_lrs
 from lrsearch.core.plan import SweepPlan
 from lrsearch.core.stopping import make_stop_rule
 from lrsearch.errors import InputError
@@ -24,7 +24,7 @@ class SweepObserver(Protocol):
         """A seed's sweep of at most `steps` steps is about to begin; `facts` say what is trained."""
 
     def point(self, seed: int, step: int, lr: float, loss: float) -> None:
-        """A step gave a finite loss."""
+        """A step at this lr, of the plan, gave a finite loss."""
 
 
 @dataclass(frozen=True)
@@ -50,10 +50,12 @@ def sweep(
     """Sweeps the lr once a seed, and yields each seed's curve; `device` is what the subject's `check`
     returned.
 
-    Seeds are ``plan.seed … plan.seed + plan.repeats - 1``. Raises InputError for anything that cannot be
-    trained, before the first update; what the model, the loss or the loader raise later passes through, with
-    a note of the step. What the subject owns and all random generators are put back bit for bit in every
-    case.
+    The lr is the one that a task's optimizer is made with, or `trial.lr`; of a model in use it is that of the
+    optimizer's group 0. All groups keep their ratios to it, but for those of a task that do not follow it
+    (`Fresh.look`). Seeds are ``plan.seed … plan.seed + plan.repeats - 1``. Raises InputError for anything
+    that cannot be trained, before the first update; what the model, the loss or the loader raise later passes
+    through, with a note of the step. What the subject owns and all random generators are put back bit for bit
+    in every case.
     """
     for seed in plan.seeds:
         yield _sweep_once(subject, plan, seed, device, observer)
@@ -68,16 +70,16 @@ def _sweep_once(
 ) -> RangeTestCurve:
     schedule = Sweep(min_lr=plan.min_lr, max_lr=plan.max_lr, spacing=plan.spacing)
     steps = subject.steps(plan)
-    lrs = schedule.curve(plan.max_lr, steps)
+    lrs = sweep_lrs(plan.min_lr, plan.max_lr, steps, plan.spacing)
     losses: list[float] = []
     stop = make_stop_rule(plan.stop, lrs, plan.smoothing)
 
     def begin(facts: Mapping[str, Any]) -> None:
         observer.begin(seed, steps, facts)
 
-    def observe(step: int, lr: float, loss: float) -> str | None:
+    def observe(step: int, _lr: float, loss: float) -> str | None:  # the optimizer's may have another unit
         losses.append(loss)
-        observer.point(seed, step, lr, loss)
+        observer.point(seed, step, float(lrs[step - 1]), loss)
         return stop(loss)
 
     try:

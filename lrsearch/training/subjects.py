@@ -7,7 +7,7 @@ import math
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeGuard
 
 import torch
@@ -19,6 +19,7 @@ from lrsearch.core.results import TrialSpec
 from lrsearch.errors import InputError, StopTrial
 from lrsearch.training.data import batch_count, check_batches
 from lrsearch.training.loop import Observer, Outcome, Training, fit
+from lrsearch.training.optimizers import group_lrs, set_group_lrs, train_mode
 from lrsearch.training.schedules import Sweep
 from lrsearch.training.state import (
     Keep,
@@ -43,6 +44,11 @@ Begin = Callable[[Mapping[str, Any]], None]
 """Called with what is trained, as plain JSON, before the first update."""
 TrainFunction = Callable[[Trial], None]
 TaskFunction = Callable[[], Task]
+
+_UNSCALED = "unscaled_groups"
+"""Among the facts: the param groups whose lr is not in proportion to the one the optimizer is made with."""
+_SAME_POWER = 1e-4
+"""How far rounding may move the exponent of an lr."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +93,12 @@ class Parts:
         """Steps of the sweep."""
         return plan.steps_for(batch_count(self.train_loader))
 
+    @property
+    def ratios(self) -> tuple[float, ...]:
+        """The lr of every param group as a ratio to that of group 0, whose lr is swept."""
+        first, *others = group_lrs(self.optimizer)
+        return (1.0, *(lr / first for lr in others))
+
     def run(self, order: SweepOrder) -> Outcome:
         """One sweep, after which everything is as before; a model in train mode keeps its frozen parts in
         eval mode.
@@ -97,21 +109,61 @@ class Parts:
             seed_loaders((self.train_loader,), order.seed)
             if not self.model.training:
                 self.model.train()
+            set_group_lrs(self.optimizer, [order.plan.max_lr * ratio for ratio in self.ratios])
+            train_mode(self.optimizer)
             training = _training(self.model, self.optimizer, self.loss, self.train_loader, self.step, order)
             order.begin(training.facts())
             return fit(training, order.schedule, self.steps(order.plan), order.observe)
 
 
 @dataclass(frozen=True)
+class _Look:
+    """What a task trains, and how each param group's lr follows the lr that the optimizer is made with.
+
+    It goes as that lr to the group's power: 1 is in proportion, as all are where there are no `powers`; 0 is
+    not at all.
+    """
+
+    facts: dict[str, Any]
+    powers: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
 class Fresh:
-    """A task: a new model for every seed."""
+    """A task: a new model for every seed. The lr that is swept is the one that its optimizer is made with."""
 
     task: Task
+    _looks: dict[tuple[float, float], _Look] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     def check(self, plan: SweepPlan, device: str | torch.device | None) -> torch.device:
-        """Raises InputError for a loader that cannot be swept; returns the device to train on."""
+        """Raises InputError for what cannot be swept; returns the device to train on.
+
+        Warns of param groups whose lr does not follow the lr that the optimizer is made with.
+        """
         _check_loader(self.task.train_loader, plan)
-        return choose_device(device)
+        chosen = choose_device(device)
+        unscaled = self.look(plan, chosen).facts.get(_UNSCALED)
+        if unscaled:
+            numbers = ", ".join(map(str, unscaled))
+            warnings.warn(
+                f"Task.optimizer does not scale the lr of param group {numbers} with the lr it is given; "
+                "neither does the range test, nor a search",
+                UserWarning,
+                stacklevel=2,
+            )
+        return chosen
+
+    def look(self, plan: SweepPlan, device: torch.device) -> _Look:
+        """What is trained, told from a model that is thrown away and its optimizer at each end of the sweep.
+
+        Raises InputError for parts that cannot be trained together, and for an optimizer that ignores its lr.
+        """
+        ends = (plan.min_lr, plan.max_lr)
+        if ends not in self._looks:
+            self._looks[ends] = _look(self.task, ends, device)
+        return self._looks[ends]
 
     def steps(self, plan: SweepPlan) -> int:
         """Steps of the sweep."""
@@ -130,9 +182,12 @@ class Fresh:
             check_parts(model, task.loss, optimizer)
             if not model.training:
                 model.train()
+            train_mode(optimizer)
             training = _training(model, optimizer, task.loss, task.train_loader, task.step, order)
-            order.begin(training.facts())
-            return fit(training, order.schedule, self.steps(order.plan), order.observe)
+            look = self.look(order.plan, order.device)
+            order.begin(look.facts)
+            schedule = replace(order.schedule, powers=look.powers)
+            return fit(training, schedule, self.steps(order.plan), order.observe)
 
 
 @dataclass(frozen=True)
@@ -181,22 +236,74 @@ class OwnLoop:
                 "train",
                 self.train,
                 found[0],
-                "build trial.schedule; at each update, call its step() and trial.report(step, train_loss=…)",
+                "make the optimizer with trial.lr, build trial.schedule; at each update, call its step() and "
+                "trial.report(step, train_loss=…)",
             )
         return watch.outcome or Outcome(spec.steps)
 
 
 def is_task_function(value: object) -> TypeGuard[TaskFunction]:
     """Whether a value is a function that is called without arguments, and so makes a task."""
-    if not callable(value) or isinstance(value, (nn.Module, type)):
-        return False
-    parameters = inspect.signature(value).parameters.values()
-    return all(p.default is not p.empty or p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in parameters)
+    return _is_function(value) and not _takes_any(value) and all(map(_may_be_left_out, _parameters(value)))
+
+
+def may_be_task_function(value: object) -> TypeGuard[TaskFunction]:
+    """Whether only a call tells if a function makes a task: a decorator has hidden what it takes."""
+    return _is_function(value) and _takes_any(value) and all(map(_may_be_left_out, _parameters(value)))
 
 
 def is_train_function(value: object) -> TypeGuard[TrainFunction]:
     """Whether a value is a training loop of one's own: a function, and no model."""
+    return _is_function(value)
+
+
+def _is_function(value: object) -> TypeGuard[Callable[..., Any]]:
     return callable(value) and not isinstance(value, (nn.Module, type))
+
+
+def _parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
+    return list(inspect.signature(function).parameters.values())
+
+
+def _takes_any(function: Callable[..., Any]) -> bool:
+    return any(p.kind is p.VAR_POSITIONAL for p in _parameters(function))
+
+
+def _may_be_left_out(parameter: inspect.Parameter) -> bool:
+    return parameter.default is not parameter.empty or parameter.kind in (
+        parameter.VAR_POSITIONAL,
+        parameter.VAR_KEYWORD,
+    )
+
+
+def _look(task: Task, lrs: tuple[float, float], device: torch.device) -> _Look:
+    with preserve_random_state():
+        model = task.build_model(device)
+        low, high = (task.optimizer(model.parameters(), lr) for lr in lrs)
+    check_parts(model, task.loss, high)
+    of_groups = list(zip(group_lrs(low), group_lrs(high), strict=True))
+    powers = [_power(*pair, span=math.log(lrs[1] / lrs[0])) for pair in of_groups]
+    if not any(powers):
+        raise InputError(
+            "Task.optimizer",
+            task.optimizer,
+            f"ignores the lr that it is given: its lr is always {of_groups[0][0]:.3g}",
+            "make the optimizer with lr=lr",
+        )
+    facts = Training(model, high, task.train_loader, task.loss, task.step, device=device).facts()
+    unscaled = [number for number, power in enumerate(powers) if power != 1]
+    if not unscaled:
+        return _Look(facts)
+    return _Look({**facts, _UNSCALED: unscaled}, tuple(powers))
+
+
+def _power(low: float, high: float, span: float) -> float:
+    """The p of lr**p, which goes from `low` to `high` over this `span` of log lr."""
+    if low <= 0 or high <= 0:
+        return 1.0 if low == high else 0.0
+    power = math.log(high / low) / span
+    whole = round(power)
+    return float(whole) if abs(power - whole) < _SAME_POWER else power
 
 
 class _SweepWatch:

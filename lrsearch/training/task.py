@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 
 from lrsearch.errors import InputError
 from lrsearch.training.data import batch_count, split_batch
+from lrsearch.training.optimizers import group_lrs
 
 Batch = Any
 LossFunction = Callable[..., Tensor]
@@ -168,7 +169,7 @@ def check_parts(model: object, loss: object, optimizer: object) -> None:
             "an lr scheduler is attached to it, which would move the lr during the sweep",
             "run the range test before building the scheduler, or on a fresh optimizer",
         )
-    if float(optimizer.param_groups[0]["lr"]) <= 0:
+    if group_lrs(optimizer)[0] <= 0:
         raise InputError(
             "optimizer",
             type(optimizer).__name__,

@@ -15,6 +15,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from lrsearch.core.results import MetricSummary, TrialResult, TrialSpec, TrialStatus
 from lrsearch.errors import InputError, StopTrial
+from lrsearch.training.optimizers import group_lrs
 from lrsearch.training.schedules import PlateauLR, Schedule, schedule_from_dict
 from lrsearch.training.schedules.base import FloatArray
 from lrsearch.training.validation import as_number
@@ -182,13 +183,19 @@ class _Running:
 
 
 class TrialSchedule:
-    """The trial's schedule; remembers what it built, so that its lr and its plateau can be followed."""
+    """The trial's schedule; remembers what it built, so that its lr and its plateau can be followed.
+
+    All lrs are in units of the trial's: the optimizer may be made with a multiple of it.
+    """
 
     def __init__(self, schedule: Schedule, lr: float) -> None:
         self.schedule = schedule
         self.scheduler: LRScheduler | None = None
+        self.scale = 1.0
+        """The trial's lr over that of the optimizer's first group with an lr above 0, when it was built."""
         self._lr = lr
         self._lr_used: float | None = None
+        self._rounding = 0.0
         self._planned: FloatArray | None = None
 
     def build(
@@ -196,12 +203,21 @@ class TrialSchedule:
     ) -> LRScheduler:
         """The torch scheduler on `optimizer`; call its `step()` once after every `optimizer.step()`.
 
-        The optimizer's lr at this moment is the peak: make it with `trial.lr`.
+        The optimizer's lr at this moment is the peak: make it with `trial.lr`, or with multiples of that.
         """
+        lrs = group_lrs(optimizer)
+        number = next((k for k, lr in enumerate(lrs) if lr > 0), 0)
+        self.scale = scale = self._lr / lrs[number] if lrs[number] > 0 else 1.0
+        lr = optimizer.param_groups[number]["lr"]
+        self._rounding = torch.finfo(lr.dtype).eps if isinstance(lr, torch.Tensor) else 0.0
         self.scheduler = self.schedule.build(optimizer, total_steps, steps_per_epoch)
         self._planned = self.schedule.curve(self._lr, total_steps, steps_per_epoch)
+
+        def note_lr(optimizer: Optimizer, *_: Any) -> None:
+            self._lr_used = scale * float(optimizer.param_groups[number]["lr"])
+
         # After the update and before the scheduler moves on, the group holds the lr of this very update.
-        optimizer.register_step_post_hook(self._note_lr)
+        optimizer.register_step_post_hook(note_lr)
         return self.scheduler
 
     @property
@@ -222,12 +238,10 @@ class TrialSchedule:
         excess = self._lr_used - planned
         if isinstance(self.scheduler, PlateauLR):
             excess = max(excess, 0.0)  # how far it has come down was not known beforehand
-        if abs(excess) <= _LR_TOLERANCE * abs(planned):
+        # An lr that is a tensor is rounded anew at every step.
+        if abs(excess) <= (_LR_TOLERANCE + self._rounding * (step + 1)) * abs(planned):
             return None
         return f"at step {step} the lr was {self._lr_used:.3g}, not the schedule's {planned:.3g}"
-
-    def _note_lr(self, optimizer: Optimizer, *_: Any) -> None:
-        self._lr_used = float(optimizer.param_groups[0]["lr"])
 
 
 class Trial:
@@ -241,7 +255,6 @@ class Trial:
         self, spec: TrialSpec, device: torch.device, *, record: Record, monitor: Monitor, objective: str
     ) -> None:
         self.spec = spec
-        self.lr = spec.lr
         self.seed = spec.seed
         self.steps = spec.steps
         self.device = device
@@ -249,6 +262,13 @@ class Trial:
         self._objective = objective
         self._log = TrialLog(spec, record, monitor, objective)
         self._off_plan: str | None = None
+        self._lr_was_read = False
+
+    @property
+    def lr(self) -> float:
+        """The peak learning rate, with which the optimizer is to be made."""
+        self._lr_was_read = True
+        return self.spec.lr
 
     def report(self, step: int, **metrics: SupportsFloat) -> None:
         """Reports metrics after `step` updates, counted from 1: ``train_x`` becomes ``train/x``, ``val_x``
@@ -283,6 +303,8 @@ class Trial:
                 found.append(f"its last report was of step {done} of {self.steps}")
         if done and self.schedule.scheduler is None:
             found.append("it did not build the trial's schedule")
+        elif self.schedule.scale != 1.0 and not self._lr_was_read:
+            found.append(f"it made its optimizer without reading trial.lr, which is {self.spec.lr:.3g}")
         if self._off_plan:
             found.append(self._off_plan)
         return tuple(found)

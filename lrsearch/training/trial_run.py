@@ -18,7 +18,8 @@ from lrsearch.errors import InputError, LrsearchError, RecordError, StopTrial, f
 from lrsearch.training.batches import repeats_passes
 from lrsearch.training.checkpoint import Checkpoints, TrialCheckpoints
 from lrsearch.training.data import check_batches
-from lrsearch.training.loop import NotFiniteError, Training, fit
+from lrsearch.training.loop import NotFiniteError, Observer, Training, fit
+from lrsearch.training.optimizers import eval_mode, evaluating, group_lrs, train_mode
 from lrsearch.training.schedules import schedule_from_dict
 from lrsearch.training.state import (
     is_one_shot,
@@ -165,6 +166,8 @@ def _train(
     check_parts(model, task.loss, optimizer)
     if not model.training:
         model.train()
+    train_mode(optimizer)
+    observe = _in_units_of(spec.lr, optimizer, log)
     training = Training(model, optimizer, task.train_loader, task.loss, task.step, device=device)
     facts = training.facts()
     if checkpoints is not None and not repeats_passes(task.train_loader):
@@ -173,7 +176,8 @@ def _train(
 
     def validated(step: int) -> float | None:
         if task.val_loader is not None:
-            values = validate(task, model, task.val_loader, device, part="val", seed=spec.seed)
+            with evaluating(optimizer):
+                values = validate(task, model, task.val_loader, device, part="val", seed=spec.seed)
             log.add(step, values, {} if epoch is None else {"epoch": step / epoch})
         return log.objective
 
@@ -183,14 +187,23 @@ def _train(
         training,
         schedule,
         spec.steps,
-        log.add_update,
+        observe,
         steps_per_epoch=epoch,
         at_epoch_end=validated,
         checkpoints=checkpoints,
     )
     if outcome.stopped_at is not None and outcome.reason is not None:
         log.stop(outcome.stopped_at, outcome.reason)
+    eval_mode(optimizer)
     return model
+
+
+def _in_units_of(lr: float, optimizer: Optimizer, log: TrialLog) -> Observer:
+    """Records the lr in units of the one that the optimizer was just made with, whatever its group 0 has."""
+    scale = lr / group_lrs(optimizer)[0]
+    if scale == 1.0:
+        return log.add_update
+    return lambda step, of_group, loss: log.add_update(step, scale * of_group, loss)
 
 
 def _run_function(

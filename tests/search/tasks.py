@@ -47,6 +47,8 @@ EVERY_STAGE: dict[str, Any] = {
 """Every stage trains at least twice."""
 SWEEP = 10.0
 """The lr with which a sweep's optimizer is made."""
+LOOKED_AT = (1e-7, SWEEP)
+"""The lrs of the optimizers that are made once a study, only to be looked at."""
 NOWHERE = "http://127.0.0.1:9"
 """A tracking server that is away."""
 

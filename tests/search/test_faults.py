@@ -38,9 +38,9 @@ from lrsearch.training.range_test import Observers
 from lrsearch.training.trial_run import run_trial
 from tests.conftest import CHECKOUT, Command
 from tests.search.tasks import (
+    LOOKED_AT,
     NOWHERE,
     PLAN,
-    SWEEP,
     Ends,
     Untracked,
     digits,
@@ -51,8 +51,6 @@ from tests.search.tasks import (
     trainings,
 )
 
-FACTS = 1e-3
-"""The lr of the optimizer that is made once a study, only to be looked at."""
 SOURCE = ("digits", ["hidden=16"])
 WORDS = ("--tracking-uri", NOWHERE, "--sync-timeout", "0")
 
@@ -221,7 +219,7 @@ Spoil = Callable[[int, int, Batch], Batch]
 class Spoiled(Dataset[Any]):
     """Digits, of which every batch goes through ``spoil(training, batch, rows)``, both counted from 1.
 
-    Sweeps are no trainings, and neither is the optimizer that is only looked at.
+    Sweeps are no trainings, and neither are the optimizers that are only looked at.
     """
 
     def __init__(self, spoil: Spoil) -> None:
@@ -237,7 +235,7 @@ class Spoiled(Dataset[Any]):
         return replace(self._inner, train_loader=loader, optimizer=self._optimizer)
 
     def _optimizer(self, parameters: Iterator[nn.Parameter], lr: float) -> Any:
-        self._trains = lr not in (SWEEP, FACTS)
+        self._trains = lr not in LOOKED_AT
         self._training += self._trains
         self._batch = 0
         return self._inner.optimizer(parameters, lr)

@@ -31,6 +31,7 @@ from lrsearch.search.task_source import load_task
 from lrsearch.tracking.folder import StudyFolder, find_folder
 from tests.conftest import CHECKOUT
 from tests.search.tasks import (
+    LOOKED_AT,
     NOWHERE,
     PLAN,
     SWEEP,
@@ -48,8 +49,6 @@ from tests.search.tasks import (
 )
 from tests.tracking.store import Store
 
-FACTS = 1e-3
-"""The lr of the optimizer that is made once a study, only to be looked at."""
 EACH_STEP = 1e-9
 """Seconds between checkpoints: one after every step."""
 CHECKPOINTED = ("fine", "decay", "confirm")
@@ -215,7 +214,7 @@ def test_after_a_kill_the_answer_is_the_same(killed: Killed, undisturbed: Run) -
 
 
 def test_after_a_kill_nothing_finished_is_trained_again(killed: Killed, undisturbed: Run) -> None:
-    assert killed.built - undisturbed.built == Counter([FACTS, killed.lr])
+    assert killed.built - undisturbed.built == Counter([*LOOKED_AT, killed.lr])
 
 
 def test_after_a_kill_only_what_came_after_the_checkpoint_is_taken_again(
@@ -323,7 +322,7 @@ def test_a_finished_study_is_not_trained_again(
 ) -> None:
     run = Run(Path(shutil.copytree(undisturbed.place, tmp_path / "copy")))
     assert processes.run(run.place, resume=True) == 0
-    assert run.built - undisturbed.built == Counter([FACTS])
+    assert run.built - undisturbed.built == Counter(LOOKED_AT)
     assert run.result.answer == undisturbed.result.answer
     assert run.points == undisturbed.points
 

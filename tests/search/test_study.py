@@ -6,6 +6,7 @@ import csv
 import json
 import math
 import shutil
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from torch import nn
 import lrsearch
 from lrsearch import InputError, StudyResult, Trial
 from lrsearch.core.study_plan import STAGES
+from lrsearch.errors import StudyError
 from lrsearch.tracking.reading import RunRecord
 from lrsearch.training.task import Task
 from lrsearch.training.trial_run import evaluate
@@ -364,6 +366,60 @@ def test_the_code_runs_with_torch_alone(studied: Studied) -> None:
         optimizer.step()
         scheduler.step()
     assert used == pytest.approx(result.schedule.curve(result.lr, STEPS, 45).tolist())
+
+
+# --- whose lr it is ---------------------------------------------------------------------------------------
+
+
+def in_groups(shares: Sequence[float], order: int = 1) -> Task:
+    """Digits, whose layers have these shares of the lr, in a param group each."""
+
+    def optimizer(parameters: Iterator[nn.Parameter], lr: float) -> torch.optim.Optimizer:
+        layers = zip(*[iter(parameters)] * 2, strict=True)
+        groups = [{"params": layer, "lr": share * lr} for layer, share in zip(layers, shares, strict=True)]
+        return torch.optim.SGD(groups[::order], momentum=0.9)
+
+    return replace(digits(), optimizer=optimizer)
+
+
+def test_the_answer_is_in_units_of_what_the_factory_is_given_whatever_group_comes_first() -> None:
+    """Its lrs are those that were tried, also of the range test."""
+    one, other = (study(in_groups((0.01, 1.0), order), f"order{order}") for order in (1, -1))
+    assert trainings(one) == trainings(other)
+    assert one.answer == other.answer
+    assert one.stages[0].found == other.stages[0].found
+    assert one.stages[0].found["bracket"] is not None
+    recorded = [run for run in runs(one.folder) if run.start.tags.get("lrsearch.trial_key")]
+    assert recorded
+    for run in recorded:
+        assert max(run.metric("lr")[1]) <= run.start.params["lr"] * (1 + 1e-9)
+        assert max(run.metric("lr")[1]) > 0.5 * run.start.params["lr"]
+
+
+def test_a_group_that_keeps_its_lr_is_said_before_anything_is_trained() -> None:
+    def optimizer(parameters: Iterator[nn.Parameter], lr: float) -> torch.optim.Optimizer:
+        *others, bias = parameters
+        return torch.optim.SGD([{"params": others, "lr": lr}, {"params": [bias], "lr": 0.01}])
+
+    with pytest.warns(UserWarning, match="does not scale the lr of param group 1"):
+        result = study(replace(digits(), optimizer=optimizer), "fixed", epochs=1)
+    assert result.terms.facts["unscaled_groups"] == [1]
+
+
+def test_a_loop_that_looks_at_no_lr_is_asked_whether_it_does() -> None:
+    """It reads trial.lr for its log and trains at another: one training alone cannot show that."""
+
+    def heedless(trial: Trial) -> None:
+        optimizer = torch.optim.SGD([nn.Parameter(torch.ones(1))], lr=0.1 + 0 * trial.lr)
+        scheduler = trial.schedule.build(optimizer, trial.steps)
+        for step in range(1, trial.steps + 1):
+            optimizer.step()
+            scheduler.step()
+            trial.report(step, train_loss=1.0 / step)
+        trial.report(trial.steps, val_loss=0.5)
+
+    with pytest.raises(StudyError, match=r"gave the same val/loss, 0\.5: .* made with the trial's lr"):
+        study(heedless, "heedless-lr")
 
 
 # --- whether decay helps ----------------------------------------------------------------------------------

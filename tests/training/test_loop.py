@@ -105,7 +105,7 @@ def test_gradients_of_one_step_do_not_reach_the_next() -> None:
 
     model = nn.Linear(4, 2)
     fit(
-        training(model, optimizer=Watching(model.parameters(), lr=1.0)),
+        training(model, optimizer=Watching(model.parameters(), lr=1e-11)),
         Sweep(min_lr=1e-12, max_lr=1e-11),
         10,
         lambda *_: None,

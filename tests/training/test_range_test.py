@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,7 +15,9 @@ from torch import Tensor, nn
 
 import lrsearch
 from lrsearch import InputError, RangeTest, Task
+from lrsearch.core.suggest import Suggestion
 from lrsearch.examples.digits import task as digits
+from lrsearch.report.plots import file_axes
 from tests.training.test_state import changes, fingerprint
 from tests.training.zoo import CLASSES, FEATURES, ZOO, Setup, build, train
 
@@ -161,6 +164,203 @@ def test_param_groups_keep_their_ratios_throughout() -> None:
     assert ratios == pytest.approx([0.04] * 60, rel=1e-9)
     assert [group["lr"] for group in optimizer.param_groups] == [0.1, 0.004]
     assert result.curves[0].recorded_lrs[-1] == pytest.approx(1e-2)  # lr is the first group's
+
+
+def test_the_suggestion_has_the_lr_of_every_group_and_says_whose_is_meant() -> None:
+    model = classifier()
+    groups = [{"params": model[0].parameters(), "lr": 0.1}, {"params": model[2].parameters(), "lr": 0.004}]
+    arguments = {"loss": LOSS, "train_loader": batches(), "steps": 200, "max_lr": 1e3}
+    found = sweep(model, torch.optim.SGD(groups), **arguments)
+    assert found.lr is not None
+    assert found.suggestion.groups == pytest.approx((found.lr, 0.04 * found.lr))
+    assert Suggestion.from_dict(json.loads(json.dumps(found.suggestion.to_dict()))) == found.suggestion
+    assert found.to_dict()["groups"] == list(found.suggestion.groups)
+    assert f"{found.lr:.3g}, {0.04 * found.lr:.3g}" in found._repr_html_()
+    ax = found.plot(file_axes())
+    assert ax.get_xlabel() == "learning rate of param group 0"
+    assert f"lr {found.lr:.3g}, {0.04 * found.lr:.3g}" in ax.get_title()
+
+    alone = sweep(classifier(), **arguments)
+    assert alone.suggestion.groups == (alone.lr,)
+    assert alone.plot(file_axes()).get_xlabel() == "learning rate"
+
+
+Groups = Callable[[list[nn.Parameter], float], list[dict[str, Any]]]
+
+
+def of_groups(groups: Groups) -> Task:
+    """A task of four parameters, whose optimizer has these param groups."""
+    return Task(
+        model=classifier,
+        optimizer=lambda parameters, lr: torch.optim.SGD(groups(list(parameters), lr)),
+        loss=LOSS,
+        train_loader=batches(),
+    )
+
+
+def slow_first(parameters: list[nn.Parameter], lr: float) -> list[dict[str, Any]]:
+    return [{"params": parameters[:2], "lr": 0.01 * lr}, {"params": parameters[2:], "lr": lr}]
+
+
+def slow_last(parameters: list[nn.Parameter], lr: float) -> list[dict[str, Any]]:
+    return slow_first(parameters, lr)[::-1]
+
+
+def sixty_fourth(parameters: list[nn.Parameter], lr: float) -> list[dict[str, Any]]:
+    return [{"params": parameters, "lr": lr / 64}]
+
+
+def whole(parameters: list[nn.Parameter], lr: float) -> list[dict[str, Any]]:
+    return [{"params": parameters, "lr": lr}]
+
+
+def as_task(groups: Groups) -> Any:
+    return of_groups(groups)
+
+
+def as_own_loop(groups: Groups) -> Any:
+    def train(trial: lrsearch.Trial) -> None:
+        model = classifier()
+        optimizer = torch.optim.SGD(groups(list(model.parameters()), trial.lr))
+        scheduler = trial.schedule.build(optimizer, trial.steps)
+        for step in range(1, trial.steps + 1):
+            inputs, targets = batches()[step % 8]
+            loss = LOSS(model(inputs), targets)
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            scheduler.step()
+            trial.report(step, train_loss=loss.item())
+
+    return train
+
+
+def in_units(subject: Any, unit: float = 1.0) -> RangeTest:
+    return lrsearch.range_test(
+        subject, steps=200, min_lr=1e-5 * unit, max_lr=1e3 * unit, tracking=False, progress=False
+    )
+
+
+@pytest.mark.parametrize("made", [as_task, as_own_loop])
+def test_the_lr_is_the_one_that_is_handed_over_whatever_group_comes_first(
+    made: Callable[[Groups], Any],
+) -> None:
+    first, last = in_units(made(slow_first)), in_units(made(slow_last))
+    assert first.curves == last.curves
+    assert first.suggestion == last.suggestion
+    assert first.lr is not None
+    assert first.suggestion.groups == ()
+
+
+@pytest.mark.parametrize("made", [as_task, as_own_loop])
+def test_an_optimizer_made_with_a_64th_of_the_lr_has_a_bracket_64_times_as_high(
+    made: Callable[[Groups], Any],
+) -> None:
+    found, plain = in_units(made(sixty_fourth), 64).suggestion, in_units(made(whole)).suggestion
+    assert found.lr is not None
+    assert plain.lr is not None
+    assert found.bracket is not None
+    assert plain.bracket is not None
+    assert found.bracket.high is not None
+    assert found.lr == pytest.approx(64 * plain.lr)
+    assert found.bracket.high == pytest.approx(64 * (plain.bracket.high or 0))
+
+
+class Heard:
+    """Keeps what a sweep tells."""
+
+    def __init__(self) -> None:
+        self.facts: dict[str, Any] = {}
+        self.lrs: list[float] = []
+
+    def begin(self, seed: int, steps: int, facts: Mapping[str, Any]) -> None:
+        self.facts = dict(facts)
+
+    def point(self, seed: int, step: int, lr: float, loss: float) -> None:
+        self.lrs.append(lr)
+
+
+@pytest.mark.parametrize("made", [as_task, as_own_loop])
+@pytest.mark.parametrize("groups", [slow_first, sixty_fourth])
+def test_what_is_recorded_is_the_curve(made: Callable[[Groups], Any], groups: Groups) -> None:
+    heard = Heard()
+    result = lrsearch.range_test(made(groups), steps=60, max_lr=1e-2, tracking=False, progress=heard)
+    assert heard.lrs == pytest.approx(result.curves[0].recorded_lrs.tolist(), rel=1e-12)
+    assert "unscaled_groups" not in heard.facts
+
+
+@pytest.mark.parametrize(("own", "power"), [(lambda lr: 0.003, 0.0), (lambda lr: 0.1 * lr**0.5, 0.5)])
+@pytest.mark.parametrize("at", [0, 1])
+def test_a_group_that_does_not_scale_with_the_lr_is_named_and_has_its_own_in_the_sweep(
+    own: Callable[[float], float], power: float, at: int
+) -> None:
+    """As in the trials: at every lr of the sweep it has what a training at that lr would give it."""
+    made: list[torch.optim.Optimizer] = []
+    had: list[list[float]] = []
+
+    def optimizer(parameters: Any, lr: float) -> torch.optim.Optimizer:
+        weight, bias, *others = parameters
+        lrs = [lr, own(lr)] if at == 1 else [own(lr), lr]
+        groups = zip(([weight, bias], others), lrs, strict=True)
+        made.append(torch.optim.SGD([{"params": params, "lr": of_group} for params, of_group in groups]))
+        return made[-1]
+
+    def step(model: nn.Module, batch: Any) -> Tensor:
+        had.append([group["lr"] for group in made[-1].param_groups])
+        return LOSS(model(batch[0]), batch[1])
+
+    heard = Heard()
+    task = Task(classifier, optimizer, batches(), step=step)
+    with pytest.warns(UserWarning, match=f"does not scale the lr of param group {at} with the lr"):
+        result = lrsearch.range_test(
+            task, steps=60, max_lr=1e-2, repeats=2, stop="none", tracking=False, progress=heard
+        )
+    lrs = result.curves[0].recorded_lrs.tolist()
+    assert heard.facts["unscaled_groups"] == [at]
+    assert heard.lrs == lrs * 2
+    assert len(made) == 2 + 2  # two to be looked at, one a seed
+    assert [lr[1 - at] for lr in had] == pytest.approx(lrs * 2)
+    assert [lr[at] for lr in had] == pytest.approx([own(lr) for lr in lrs * 2])
+
+
+def test_an_optimizer_that_ignores_its_lr_is_refused() -> None:
+    task = of_groups(lambda parameters, lr: [{"params": parameters, "lr": 0.01}])
+    with pytest.raises(InputError, match=r"Task\.optimizer=.*ignores the lr that it is given.*always 0\.01"):
+        in_units(task)
+
+
+def test_to_look_at_an_optimizer_changes_no_random_number() -> None:
+    def optimizer(parameters: Any, lr: float) -> torch.optim.Optimizer:
+        torch.rand(3)
+        return torch.optim.SGD(parameters, lr=lr)
+
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    in_units(Task(dropout_net, optimizer, batches(), loss=LOSS))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("kind", [torch.optim.SGD, torch.optim.Adam])
+def test_an_lr_held_in_a_tensor_is_swept_and_put_back_in_place(kind: Any) -> None:
+    model, lr = classifier(), torch.tensor(0.1)
+    optimizer = kind([{"params": model[0].parameters()}, {"params": model[2].parameters()}], lr=lr)
+    tensors = [group["lr"] for group in optimizer.param_groups]
+    had: list[list[float]] = []
+
+    def step(model: nn.Module, batch: Any) -> Tensor:
+        had.append([float(group["lr"]) for group in optimizer.param_groups])
+        return LOSS(model(batch[0]), batch[1])
+
+    result = sweep(model, optimizer, step=step, train_loader=batches(), max_lr=1e-2, stop="none")
+    lrs = result.curves[0].recorded_lrs.tolist()
+    assert had == [pytest.approx([lr, lr], rel=1e-6) for lr in lrs]
+    assert result.curves[0].losses[-1] < result.curves[0].losses[0]
+    assert all(group["lr"] is was for group, was in zip(optimizer.param_groups, tensors, strict=True))
+    assert (
+        [group["lr"].item() for group in optimizer.param_groups]
+        == [lr.item()] * 2
+        == [pytest.approx(0.1)] * 2
+    )
 
 
 @pytest.mark.parametrize(

@@ -148,7 +148,7 @@ def test_the_code_needs_torch_alone_and_names_the_peak(schedule: Schedule) -> No
     code = schedule.code(PEAK, 60, 6)
     assert code.startswith("from torch.optim import lr_scheduler\n")
     assert "lrsearch" not in code
-    assert ("lr=0.3" in code) == (schedule.name != "sweep")
+    assert "lr=0.3" in code
 
 
 @pytest.mark.parametrize(
@@ -323,27 +323,31 @@ def test_time_based_reaches_final_at_any_horizon(final: float, steps: int) -> No
 
 @pytest.mark.parametrize("spacing", ["log", "linear"])
 @pytest.mark.parametrize("steps", [2, 3, 100, 20_000])
-def test_a_sweep_uses_both_ends_whatever_the_lrs_were(spacing: Any, steps: int) -> None:
-    got = built(Sweep(1e-7, 10.0, spacing), steps)[[0, -1]]
-    np.testing.assert_allclose(got, [[1e-7, 1e-8], [10.0, 1.0]], rtol=1e-12)
+def test_a_sweep_uses_both_ends(spacing: Any, steps: int) -> None:
+    got = built(Sweep(PEAK / 1e6, PEAK, spacing), steps)[[0, -1]]
+    np.testing.assert_allclose(got, [[PEAK / 1e6, PEAK / 1e7], [PEAK, PEAK / 10]], rtol=1e-12)
 
 
 def test_a_log_sweep_multiplies_by_a_constant() -> None:
-    got = built(Sweep(1e-6, 1.0), 31)
+    got = built(Sweep(1e-6, 1.0), 31) / PEAK
     expected = [[1e-6 * 10 ** (i / 5), 1e-7 * 10 ** (i / 5)] for i in range(31)]
     np.testing.assert_allclose(got, expected, rtol=1e-12)
 
 
 def test_a_linear_sweep_adds_a_constant() -> None:
-    got = built(Sweep(0.1, 0.7, "linear"), 4)
+    got = built(Sweep(0.1, 0.7, "linear"), 4) * 0.7 / PEAK
     np.testing.assert_allclose(got, [[0.1, 0.01], [0.3, 0.03], [0.5, 0.05], [0.7, 0.07]], rtol=1e-12)
 
 
-def test_a_sweep_of_an_optimizer_without_lr_is_refused() -> None:
-    optimizer = make_optimizer()
-    optimizer.param_groups[0]["lr"] = 0.0
-    with pytest.raises(InputError, match="give group 0 an lr"):
-        Sweep().build(optimizer, 10)
+@pytest.mark.parametrize("spacing", ["log", "linear"])
+def test_in_a_sweep_a_group_moves_by_its_own_power_in_the_code_too(spacing: Any) -> None:
+    schedule = Sweep(1e-4, 1.0, spacing, (0.5, 0.0))
+    got = built(schedule, 31)
+    expected = np.stack([GROUP_LRS[0] * Sweep(1e-4, 1.0, spacing).curve(1.0, 31) ** 0.5, np.full(31, 0.03)])
+    np.testing.assert_allclose(got, expected.T, rtol=1e-12)
+    names: dict[str, Any] = {"optimizer": make_optimizer()}
+    exec(schedule.code(PEAK, 31), names)
+    np.testing.assert_allclose(play(names["optimizer"], names["scheduler"], 31), got, rtol=1e-12)
 
 
 # Per epoch.
@@ -525,15 +529,43 @@ def test_momentum_falls_while_the_lr_rises_where_it_is_on(
     assert max(used)[1] == pytest.approx(lowest, abs=0.01)
 
 
+class OfOnesOwn(Optimizer):
+    """An optimizer with whatever `defaults` and groups its author thought of."""
+
+    def __init__(self, groups: Any, lr: float, in_groups: dict[str, Any], **defaults: Any) -> None:
+        super().__init__([{**group, **in_groups} for group in groups], {"lr": lr, **defaults})
+
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        pass
+
+
 @pytest.mark.parametrize("schedule", MOMENTUM_FAMILIES, ids=identifier)
-@pytest.mark.parametrize("momentum", [0.0, 0.9])
-def test_the_code_to_paste_has_the_same_rule_for_momentum(schedule: Schedule, momentum: float) -> None:
-    ours = make_optimizer(momentum=momentum)
-    names: dict[str, Any] = {"optimizer": make_optimizer(momentum=momentum)}
+@pytest.mark.parametrize(
+    ("kind", "settings", "cycles"),
+    [
+        (SGD, {"momentum": 0.0}, None),
+        (SGD, {"momentum": 0.9}, "momentum"),
+        (OfOnesOwn, {"in_groups": {"momentum": 0.9}}, None),
+        (OfOnesOwn, {"in_groups": {"betas": [0.9, 0.99]}}, None),
+        (OfOnesOwn, {"in_groups": {}, "momentum": None}, None),
+        (OfOnesOwn, {"in_groups": {}, "betas": None, "momentum": 0.9}, None),
+        (OfOnesOwn, {"in_groups": {"momentum": 0.9}, "momentum": 0.0}, "momentum"),
+        (OfOnesOwn, {"in_groups": {}, "betas": [0.9, 0.99]}, "betas"),
+    ],
+)
+def test_momentum_moves_where_torch_can_and_in_the_code_to_paste_too(
+    schedule: Schedule, kind: Any, settings: dict[str, Any], cycles: str | None
+) -> None:
+    """One that torch does not find in the optimizer's `defaults` stays as it is."""
+    ours, names = make_optimizer(kind, **settings), {"optimizer": make_optimizer(kind, **settings)}
+    before = [dict(group) for group in ours.param_groups]
     exec(schedule.code(PEAK, 30), names)
     play(ours, schedule.build(ours, 30), 11)
-    play(names["optimizer"], names["scheduler"], 11)
-    assert ours.param_groups[0]["momentum"] == names["optimizer"].param_groups[0]["momentum"]
+    play(names["optimizer"], names["scheduler"], 11)  # type: ignore[arg-type]
+    for one, other, was in zip(ours.param_groups, names["optimizer"].param_groups, before, strict=True):
+        for key in ("momentum", "betas"):
+            assert one.get(key) == other.get(key)
+            assert (one.get(key) != was.get(key)) == (key == cycles)
 
 
 # Plateau.
@@ -753,6 +785,7 @@ BAD: list[tuple[Callable[[], object], str]] = [
     *((lambda value=value: Sweep(1e-3, value), "sweep.max_lr=") for value in (1e-3, 1e-4, NAN, INF, "1")),
     (lambda: Sweep(1e-300, 1e300), "sweep.max_lr="),
     *((lambda value=value: Sweep(spacing=value), "sweep.spacing=") for value in ("cubic", None)),
+    *((lambda value=value: Sweep(powers=value), "sweep.powers=") for value in (("1",), (NAN,), 1.0, None)),
     *(
         (lambda value=value, call=call: call(value), "total_steps=")
         for value in (0, -1, 2.0, True, None, "10")
@@ -864,6 +897,6 @@ def test_curves_scale_with_the_peak(schedule: Schedule, horizon: tuple[int, int 
 @settings(max_examples=100, deadline=None, derandomize=True, database=None)
 @given(st.floats(1e-9, 1e-2), st.floats(1.1, 1e9), st.sampled_from(["log", "linear"]), st.integers(2, 500))
 def test_a_sweep_rises_from_end_to_end(low: float, factor: float, spacing: Any, steps: int) -> None:
-    curve = Sweep(low, low * factor, spacing).curve(PEAK, steps)
+    curve = Sweep(low, low * factor, spacing).curve(low * factor, steps)
     np.testing.assert_allclose(curve[[0, -1]], [low, low * factor], rtol=1e-12)
     assert np.all(np.diff(curve) > 0)

@@ -13,6 +13,7 @@ from torch import nn
 import lrsearch
 from lrsearch.core.results import MetricSummary, TrialResult, TrialSpec
 from lrsearch.errors import InputError, StopTrial
+from lrsearch.training.schedules import schedule_from_dict
 from lrsearch.training.trial import Trial
 from tests.training.tasks import make_spec, run
 
@@ -145,9 +146,61 @@ def leaves_early(trial: Trial) -> None:
 
 
 @pytest.mark.parametrize("schedule", ["linear", "plateau"])
-def test_another_lr_than_the_schedules_is_said(schedule: str) -> None:
+def test_an_lr_that_is_not_the_trials_is_said(schedule: str) -> None:
     result, _ = run(makes_the_optimizer_with_another_lr, make_spec(lr=0.1, steps=20, name=schedule))
-    assert result.warnings == ("at step 1 the lr was 0.5, not the schedule's 0.1",)
+    assert result.warnings == ("it made its optimizer without reading trial.lr, which is 0.1",)
+
+
+def made_with(groups: Callable[[float], list[dict[str, object]]]) -> Callable[[Trial], None]:
+    """A loop whose optimizer has these param groups."""
+
+    def train(trial: Trial) -> None:
+        optimizer = torch.optim.SGD(groups(trial.lr))
+        scheduler = trial.schedule.build(optimizer, trial.steps)
+        for step in range(1, trial.steps + 1):
+            for group in optimizer.param_groups:
+                group["params"][0].grad = torch.ones(1)
+            optimizer.step()
+            scheduler.step()
+            trial.report(step, train_loss=1.0)
+        trial.report(trial.steps, val_loss=1.0)
+
+    return train
+
+
+@pytest.mark.parametrize("schedule", ["constant", "cosine", "one_cycle", "plateau"])
+@pytest.mark.parametrize(
+    "groups",
+    [
+        lambda lr: [{"params": [nn.Parameter(torch.zeros(1))], "lr": lr / 64}],
+        lambda lr: [{"params": [nn.Parameter(torch.zeros(1))], "lr": share * lr} for share in (0.01, 1)],
+        lambda lr: [{"params": [nn.Parameter(torch.zeros(1))], "lr": share * lr} for share in (0, 1)],
+        lambda lr: [{"params": [nn.Parameter(torch.zeros(1))], "lr": torch.tensor(lr / 3)}],
+    ],
+    ids=["a 64th", "slow group first", "still group first", "tensor"],
+)
+def test_a_factor_between_the_trials_lr_and_the_optimizers_is_no_fault(
+    groups: Callable[[float], list[dict[str, object]]], schedule: str
+) -> None:
+    """What is recorded is in units of trial.lr."""
+    spec = make_spec(lr=0.1, steps=200, name=schedule)
+    result, heard = run(made_with(groups), spec)
+    assert result.warnings == ()
+    expected = schedule_from_dict(spec.schedule).curve(0.1, 200)
+    np.testing.assert_allclose(list(heard.column("lr").values()), expected, rtol=2e-5)
+
+
+def test_a_loop_that_moves_the_lr_itself_is_told_whatever_its_factor() -> None:
+    def moves(trial: Trial) -> None:
+        optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=trial.lr / 64)
+        scheduler = trial.schedule.build(optimizer, trial.steps)
+        optimizer.param_groups[0]["lr"] *= 1.01
+        optimizer.step()
+        scheduler.step()
+        trial.report(1, train_loss=1.0, val_loss=1.0)
+
+    result, _ = run(moves, make_spec(lr=0.1, steps=1))
+    assert result.warnings == ("at step 1 the lr was 0.101, not the schedule's 0.1",)
 
 
 def test_a_loop_that_never_reports_has_failed_and_why_is_said() -> None:

@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 from lrsearch.core.results import TrialResult
 from lrsearch.errors import InputError, RecordError
 from lrsearch.examples import digits
+from lrsearch.training.schedules import schedule_from_dict
 from lrsearch.training.state import seed_everything
 from lrsearch.training.task import steps_per_epoch
 from lrsearch.training.trial_run import check_repeatable, evaluate
@@ -146,6 +147,29 @@ def test_two_param_groups_keep_their_ratio_and_the_first_is_recorded() -> None:
     np.testing.assert_allclose(list(heard.column("lr").values()), 0.5 * (1 - np.arange(20) / 20))
     groups = made[0].param_groups
     assert groups[1]["initial_lr"] == pytest.approx(groups[0]["initial_lr"] / 10)
+
+
+@pytest.mark.parametrize("schedule", ["linear", "plateau", "warmup"])
+@pytest.mark.parametrize("shares", [(0.01, 1.0), (1 / 64, 1 / 64), (1.0, 0.01)])
+def test_the_lr_is_recorded_in_units_of_what_the_factory_was_given(
+    shares: tuple[float, float], schedule: str
+) -> None:
+    def optimizer(parameters: Iterator[nn.Parameter], lr: float) -> Optimizer:
+        return SGD([{"params": [p], "lr": share * lr} for p, share in zip(parameters, shares, strict=True)])
+
+    spec = make_spec(lr=0.5, steps=20, name=schedule)
+    _, heard = run(small_task(optimizer=optimizer), spec)
+    expected = schedule_from_dict(spec.schedule).curve(0.5, 20, EPOCH)
+    np.testing.assert_allclose(list(heard.column("lr").values()), expected, rtol=1e-12)
+
+
+def test_an_lr_held_in_a_tensor_is_recorded_as_it_was_given() -> None:
+    def optimizer(parameters: Iterator[nn.Parameter], lr: float) -> Optimizer:
+        return SGD(parameters, lr=torch.tensor(lr))
+
+    _, heard = run(small_task(optimizer=optimizer), make_spec(lr=0.1, steps=20, name="cosine"))
+    expected = schedule_from_dict({"name": "cosine"}).curve(0.1, 20)
+    np.testing.assert_allclose(list(heard.column("lr").values()), expected, rtol=1e-5)
 
 
 def test_a_plateau_hears_each_validation_after_it_never_before() -> None:

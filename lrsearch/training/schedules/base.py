@@ -87,7 +87,6 @@ class Schedule(ABC):
     """
 
     name: ClassVar[str]
-    absolute: ClassVar[bool] = False  # the parameters are lrs, not ratios, and no peak is read (the sweep)
 
     def __post_init__(self) -> None:
         """Turn what numpy or JSON handed over into plain Python values, and check the parameters."""
@@ -114,16 +113,14 @@ class Schedule(ABC):
     def curve(self, lr: float, total_steps: int, steps_per_epoch: int | None = None) -> FloatArray:
         """The lr of every update, shape (total_steps,), for a peak `lr`: what the built scheduler yields."""
         _check_lr(lr)
-        ratios = self._ratios(self._horizon(total_steps, steps_per_epoch))
-        return ratios if self.absolute else lr * ratios
+        return lr * self._ratios(self._horizon(total_steps, steps_per_epoch))
 
     def code(self, lr: float, total_steps: int, steps_per_epoch: int | None = None) -> str:
         """The lines that build this scheduler on `optimizer` in a training script, with torch alone."""
         _check_lr(lr)
+        peak = f"# The optimizer is made first, with the schedule's peak: lr={float(lr)!r}"
         lines = self._code_lines(self._horizon(total_steps, steps_per_epoch))
-        if not self.absolute:
-            lines.insert(0, f"# The optimizer is made first, with the schedule's peak: lr={float(lr)!r}")
-        return "\n".join(["from torch.optim import lr_scheduler", "", *lines, ""])
+        return "\n".join(["from torch.optim import lr_scheduler", "", peak, *lines, ""])
 
     def search_space(self) -> SearchSpace:
         """The parameters worth searching, each with its axis; empty where there is nothing to choose."""

@@ -20,6 +20,7 @@ from lrsearch.training.schedules.base import (
 from lrsearch.training.schedules.decays import Constant
 from lrsearch.training.schedules.plateau import Plateau
 from lrsearch.training.schedules.recipe import Stage, lead_in, rise
+from lrsearch.training.schedules.sweep import Sweep
 
 
 @dataclass(frozen=True)
@@ -86,11 +87,7 @@ class Warmup(Schedule):
     fraction: float = 0.05
 
     def _check(self) -> None:
-        fits = (
-            isinstance(self.inner, Schedule)
-            and not isinstance(self.inner, Warmup)
-            and not self.inner.absolute
-        )
+        fits = isinstance(self.inner, Schedule) and not isinstance(self.inner, (Warmup, Sweep))
         self._require("inner", fits, "a schedule that is neither a sweep nor a warmup")
         self._require_fraction("fraction")
 

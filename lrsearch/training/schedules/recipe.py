@@ -18,7 +18,8 @@ RISE_FROM = 0.01  # where a warmup starts: an lr of 0 would waste the first upda
 _PREAMBLE = {
     "peaks": '[group["lr"] for group in optimizer.param_groups]',
     "has_momentum": (
-        'all(group.get("momentum", group.get("betas", (0,))[0]) > 0 for group in optimizer.param_groups)'
+        'all(((group["betas"] or (0,))[0] if "betas" in optimizer.defaults else "momentum" in '
+        'optimizer.defaults and group["momentum"] or 0) > 0 for group in optimizer.param_groups)'
     ),
 }
 
@@ -72,8 +73,20 @@ CYCLE_MOMENTUM = Argument("has_momentum", lambda optimizer, _peaks: has_momentum
 
 
 def has_momentum(optimizer: Optimizer) -> bool:
-    """Whether every group already has a momentum, or a beta1, above 0: then a cycle may move it."""
-    return all(group.get("momentum", group.get("betas", (0,))[0]) > 0 for group in optimizer.param_groups)
+    """Whether every group already has a momentum, or a beta1, above 0: then a cycle may move it.
+
+    Where torch does not find it in the optimizer's `defaults`, it cannot cycle it.
+    """
+    for group in optimizer.param_groups:
+        if "betas" in optimizer.defaults:
+            momentum = (group["betas"] or (0,))[0]
+        elif "momentum" in optimizer.defaults:
+            momentum = group["momentum"]
+        else:
+            return False
+        if (momentum or 0) <= 0:
+            return False
+    return True
 
 
 def rise(steps: int) -> NDArray[np.float64]:
