@@ -111,13 +111,39 @@ def put_module_state(module: nn.Module, state: Mapping[str, Any], device: torch.
 
 
 def optimizer_state(optimizer: Optimizer) -> State:
-    """An optimizer's state and groups, and the numbers and texts among its attributes."""
-    own = {name: value for name, value in vars(optimizer).items() if type(value) in _SCALARS}
-    return {"state_dict": optimizer.state_dict(), "attributes": own}
+    """An optimizer's state and groups, the numbers and texts among its attributes, and the optimizers."""
+    inner = {name: _own_state(part) for name, part in _inner_optimizers(optimizer).items()}
+    return {**_own_state(optimizer), "inner": inner}
 
 
 def put_optimizer_state(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
     """The optimizer as it was when `state` was taken. Raises ValueError where its groups are others."""
+    inner = _inner_optimizers(optimizer)
+    _check_names("optimizers", inner, state["inner"])
+    shared = [
+        (part, what)
+        for part in inner.values()
+        for what in ("param_groups", "state")
+        if getattr(part, what) is getattr(optimizer, what)
+    ]
+    _put_own_state(optimizer, state)
+    for name, part in inner.items():
+        _put_own_state(part, state["inner"][name])
+    for part, what in shared:  # torch loads into new ones
+        setattr(part, what, getattr(optimizer, what))
+
+
+def _inner_optimizers(optimizer: Optimizer) -> dict[str, Optimizer]:
+    """Those that it holds as attributes: SAM leaves the update to one."""
+    return {name: value for name, value in vars(optimizer).items() if isinstance(value, Optimizer)}
+
+
+def _own_state(optimizer: Optimizer) -> State:
+    own = {name: value for name, value in vars(optimizer).items() if type(value) in _SCALARS}
+    return {"state_dict": optimizer.state_dict(), "attributes": own}
+
+
+def _put_own_state(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
     optimizer.load_state_dict(state["state_dict"])
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     numbers = [number for group in state["state_dict"]["param_groups"] for number in group["params"]]

@@ -44,6 +44,37 @@ def sgd(parameters: Iterator[nn.Parameter], lr: float) -> Optimizer:
     return SGD(parameters, lr=lr, momentum=0.9)
 
 
+class SAM(Optimizer):
+    """Sharpness-aware minimisation: its `step` needs a closure, which it calls optional.
+
+    It finds the gradients there, climbs, takes the closure's, and leaves the update to SGD. Source: Foret et
+    al. 2020; as in github.com/davda54/sam.
+    """
+
+    def __init__(self, parameters: Iterator[nn.Parameter], lr: float) -> None:
+        super().__init__(parameters, {"rho": 0.05, "lr": lr, "momentum": 0.9})
+        self.base = SGD(self.param_groups, lr=lr, momentum=0.9)
+        self.param_groups = self.base.param_groups
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        assert closure is not None, "SAM requires closure, but it was not provided"
+        parameters = [p for group in self.param_groups for p in group["params"]]
+        norm = torch.stack([p.grad.norm() for p in parameters]).norm()
+        for p in parameters:
+            self.state[p]["before"] = p.clone()
+            p.add_(p.grad * 0.05 / norm)
+        with torch.enable_grad():
+            closure()
+        for p in parameters:
+            p.copy_(self.state[p]["before"])
+        self.base.step()
+
+    def load_state_dict(self, state_dict: Any) -> None:
+        super().load_state_dict(state_dict)
+        self.base.param_groups = self.param_groups
+
+
 def accuracy(outputs: Tensor, targets: Tensor) -> Tensor:
     return (outputs.argmax(1) == targets).float().mean()
 

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from schedulefree import AdamWScheduleFree
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset, Sampler, TensorDataset
@@ -39,6 +40,7 @@ from tests.training.tasks import (
     DATA,
     EPOCH,
     INPUTS,
+    SAM,
     TARGETS,
     Listener,
     make_spec,
@@ -265,6 +267,9 @@ TASKS: dict[str, Callable[[], Task]] = {
     "two groups": lambda: small_task(model=net, optimizer=two_groups),
     "LBFGS": lambda: small_task(optimizer=lbfgs),
     "an optimizer with types of its own": lambda: small_task(optimizer=Coarse),
+    "an optimizer with an optimizer": lambda: small_task(optimizer=SAM),
+    "schedule-free": lambda: small_task(model=net, optimizer=partial(AdamWScheduleFree, warmup_steps=4)),
+    "an lr in a tensor": lambda: small_task(optimizer=lambda p, lr: torch.optim.SGD(p, torch.tensor(lr))),
     "random data, global order": lambda: small_task(
         model=net, train_loader=DataLoader(Noisy(), batch_size=8, shuffle=True)
     ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from typing import Any
 
@@ -9,8 +10,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from lrsearch.errors import InputError
 from lrsearch.training.loop import Outcome, Training, fit
 from lrsearch.training.schedules import Constant, Plateau, Step, Sweep
+from tests.training.tasks import SAM
 
 INPUTS = torch.randn(8, 4, generator=torch.Generator().manual_seed(0))
 BATCHES = [(INPUTS, INPUTS[:, :2].argmax(1))] * 2
@@ -92,6 +95,101 @@ def test_the_facts_are_those_of_the_first_group() -> None:
     expected = {"model": "Linear", "parameters": 10, "optimizer": "AdamW", "weight_decay": 0.02}
     assert facts.items() >= expected.items()
     assert (facts["device"], facts["decoupled_weight_decay"]) == ("cpu", True)
+
+
+class OfOnesOwn(torch.optim.Optimizer):
+    """Plain descent by an optimizer with settings that torch's own do not have."""
+
+    def __init__(self, parameters: Any, **defaults: Any) -> None:
+        super().__init__(parameters, {"lr": 0.1, **defaults})
+
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        for group in self.param_groups:
+            for p in group["params"]:
+                p.data -= group["lr"] * p.grad
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"betas": [0.9, 0.99]}, {"betas": "(0.9, 0.99)"}),
+        ({"betas": (torch.tensor(0.5), None)}, {"betas": "(0.5, None)"}),
+        ({"betas": 0.9, "momentum": "nesterov", "weight_decay": {"decay": 1}}, {}),
+        ({"momentum": None, "weight_decay": None}, {}),
+        ({"momentum": torch.tensor([0.5]), "weight_decay": torch.zeros(2)}, {"momentum": 0.5}),
+    ],
+)
+def test_settings_that_are_no_numbers_are_left_out_of_the_facts(
+    settings: dict[str, Any], expected: dict[str, Any]
+) -> None:
+    model = nn.Linear(4, 2)
+    trained = training(model, optimizer=OfOnesOwn(model.parameters(), **settings))
+    facts = trained.facts()
+    assert {name: facts[name] for name in ("betas", "momentum", "weight_decay") if name in facts} == expected
+    assert json.loads(json.dumps(facts)) == facts
+    assert sweep(trained)[0] == Outcome(12)
+
+
+def sam_by_hand(steps: int) -> list[float]:
+    torch.manual_seed(0)
+    model = nn.Linear(4, 2)
+    optimizer = SAM(model.parameters(), lr=0.1)
+    losses = []
+    for step in range(steps):
+        inputs, targets = BATCHES[step % 2]
+
+        def closure() -> Tensor:
+            optimizer.zero_grad()
+            loss: Tensor = LOSS(model(inputs), targets)  # noqa: B023
+            loss.backward()  # type: ignore[no-untyped-call]
+            return loss
+
+        losses.append(closure().item())
+        optimizer.step(closure)
+    return losses
+
+
+class SAMWithoutAsking(SAM):
+    """It does not look whether there is a closure before it calls it."""
+
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        with torch.enable_grad():
+            closure()
+        super().step(closure)
+
+
+class SAMThatClimbsFirst(SAM):
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        for p in self.param_groups[0]["params"]:
+            p.add_(0.1)
+        closure()
+
+
+@pytest.mark.parametrize("kind", [SAM, SAMWithoutAsking])
+def test_an_optimizer_that_needs_the_closure_it_calls_optional_is_handed_it(kind: Any) -> None:
+    torch.manual_seed(0)
+    model = nn.Linear(4, 2)
+    losses: list[float] = []
+
+    def observe(step: int, lr: float, loss: float) -> None:
+        losses.append(loss)
+
+    fit(training(model, optimizer=kind(model.parameters(), 0.1)), Constant(), 12, observe)
+    assert losses == sam_by_hand(12)
+
+
+def test_one_that_changes_the_weights_before_it_misses_its_closure_is_refused() -> None:
+    model = nn.Linear(4, 2)
+    with pytest.raises(InputError, match=r"had changed the weights when it missed its closure"):
+        sweep(training(model, optimizer=SAMThatClimbsFirst(model.parameters(), 0.1)))
+
+
+def test_no_scaler_follows_an_optimizer_with_a_closure() -> None:
+    model = nn.Linear(4, 2)
+    optimizer = SAM(model.parameters(), 0.1)
+    with pytest.raises(InputError, match="precision='16': no GradScaler follows SAM"):
+        sweep(training(model, optimizer=optimizer, precision="16"))
 
 
 def test_gradients_of_one_step_do_not_reach_the_next() -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from schedulefree import SGDScheduleFree
 from torch import Tensor, nn
 
 import lrsearch
@@ -794,6 +796,24 @@ def test_frozen_batch_norm_stays_frozen_and_a_model_in_eval_mode_is_trained() ->
     assert not model.training
 
 
+def test_a_schedule_free_optimizer_in_eval_mode_is_swept_and_left_in_it() -> None:
+    """Its weights are then the averages; a sweep goes on from those it trains, as a training would."""
+    setup = build("schedule-free", trained=3)
+    in_train_mode = sweep_setup(setup).curves
+    setup.optimizer.eval()  # type: ignore[attr-defined]
+    before = fingerprint(setup)
+    in_eval_mode = sweep_setup(setup).curves
+    assert changes(before, fingerprint(setup)) == []
+    assert not setup.optimizer.param_groups[0]["train_mode"]
+    assert in_eval_mode[0].losses == pytest.approx(in_train_mode[0].losses, rel=1e-4)
+
+
+def test_a_schedule_free_optimizer_that_nobody_has_switched_on_is_swept() -> None:
+    task = replace(a_task(), optimizer=lambda parameters, lr: SGDScheduleFree(parameters, lr=lr))
+    result = lrsearch.range_test(task, steps=60, tracking=False, progress=False)
+    assert result.curves[0].losses.min() < result.curves[0].losses[0]
+
+
 def test_a_generator_is_swept_once_with_a_warning() -> None:
     with pytest.warns(UserWarning, match="generator.*cannot be put back"):
         result = sweep(classifier(), loss=LOSS, train_loader=iter_forever(80), max_lr=1e-2, stop="none")
@@ -832,3 +852,29 @@ def test_a_function_that_makes_the_task_is_taken_for_the_task() -> None:
     assert by_function.curves == by_task.curves
     with pytest.raises(InputError, match=r"returned a int; return an lrsearch\.Task"):
         lrsearch.range_test(lambda: 1, tracking=False)  # type: ignore[arg-type]
+
+
+def decorated(function: Callable[..., Any]) -> Callable[..., Any]:
+    """As by a decorator without functools.wraps: nobody sees any more what the function takes."""
+
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        return function(*args, **kwargs)
+
+    return wrapper
+
+
+def test_a_decorator_hides_neither_a_training_function_nor_a_tasks() -> None:
+    train = as_own_loop(slow_first)
+    assert in_units(decorated(train)).curves == in_units(train).curves
+    assert in_units(decorated(lambda *given: train(given[0]))).curves == in_units(train).curves
+    assert in_units(decorated(a_task)).curves == in_units(a_task).curves
+
+
+def test_what_a_decorated_function_raises_or_returns_is_not_taken_for_a_missing_trial() -> None:
+    def broken() -> Task:
+        raise TypeError("unsupported operand")
+
+    with pytest.raises(TypeError, match="unsupported operand"):
+        in_units(decorated(broken))
+    with pytest.raises(InputError, match=r"returned a int; return an lrsearch\.Task"):
+        in_units(decorated(lambda: 1))

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from schedulefree import SGDScheduleFree
 from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
@@ -170,6 +171,48 @@ def test_an_lr_held_in_a_tensor_is_recorded_as_it_was_given() -> None:
     _, heard = run(small_task(optimizer=optimizer), make_spec(lr=0.1, steps=20, name="cosine"))
     expected = schedule_from_dict({"name": "cosine"}).curve(0.1, 20)
     np.testing.assert_allclose(list(heard.column("lr").values()), expected, rtol=1e-5)
+
+
+def by_hand(lr: float, steps: int = 20) -> tuple[list[float], dict[str, Tensor]]:
+    """A schedule-free training as its authors would write it: the losses at the epochs' ends, the weights."""
+    seed_everything(0)
+    model = nn.Linear(4, 2)
+    optimizer = SGDScheduleFree(model.parameters(), lr=lr)
+    losses = []
+    for step in range(steps + 1):
+        if step % EPOCH == 0 or step == steps:
+            optimizer.eval()
+            with torch.no_grad():
+                losses.append(nn.functional.cross_entropy(model(INPUTS), TARGETS).item())
+        if step == steps:
+            return losses, model.state_dict()
+        optimizer.train()
+        rows = slice(8 * (step % EPOCH), 8 * (step % EPOCH) + 8)
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(INPUTS[rows]), TARGETS[rows]).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+    raise AssertionError
+
+
+def test_a_schedule_free_optimizer_is_validated_and_kept_as_in_a_loop_by_hand(tmp_path: Path) -> None:
+    """Though the factory never calls train(); and so the lrs have the order that they have there."""
+    task = small_task(
+        optimizer=lambda parameters, lr: SGDScheduleFree(parameters, lr=lr),
+        train_loader=[(INPUTS[k : k + 8], TARGETS[k : k + 8]) for k in range(0, 64, 8)],
+        val_loader=[(INPUTS, TARGETS)],
+        test_loader=[(INPUTS, TARGETS)],
+    )
+    ours, theirs = {}, {}
+    for lr in (0.1, 1.0, 10.0, 100.0):
+        path = tmp_path / f"{lr}.pt"
+        result, heard = run(task, make_spec(lr=lr, steps=20), weights=path)
+        losses, weights = by_hand(lr)
+        assert list(heard.column("val/loss").values()) == losses
+        kept = torch.load(path, weights_only=True)
+        assert all(torch.equal(kept[name], weights[name]) for name in weights)
+        assert evaluate(task, path, CPU)["test/loss"] == losses[-1]
+        ours[lr], theirs[lr] = result.metrics["val/loss"].final, losses[-1]
+    assert sorted(ours, key=ours.__getitem__) == sorted(theirs, key=theirs.__getitem__)
 
 
 def test_a_plateau_hears_each_validation_after_it_never_before() -> None:

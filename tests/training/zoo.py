@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from schedulefree import AdamWScheduleFree
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 from torch.optim import Optimizer
@@ -233,6 +234,12 @@ def tensor_lr() -> Setup:
     return with_optimizer(torch.optim.Adam, lr=torch.tensor(0.01), foreach=False)
 
 
+def schedule_free() -> Setup:
+    setup = with_optimizer(AdamWScheduleFree, lr=0.1)
+    setup.optimizer.train()  # type: ignore[attr-defined]
+    return setup
+
+
 def gradients() -> Setup:
     setup = with_optimizer(torch.optim.SGD, lr=0.1)
     inputs, targets = next(iter(setup.loader))
@@ -272,6 +279,7 @@ ZOO: dict[str, Callable[[], Setup]] = {
     "sparse gradients": sparse,
     "submodule in eval mode": eval_inside,
     "lr as a tensor": tensor_lr,
+    "schedule-free": schedule_free,
     "gradients on entry": gradients,
     "weight norm": lambda: with_layer(lambda: parametrizations.weight_norm(nn.Linear(8, 8))),
     "spectral norm": lambda: with_layer(lambda: parametrizations.spectral_norm(nn.Linear(8, 8))),
