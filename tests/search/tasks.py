@@ -119,10 +119,11 @@ class Known:
         noise: float = 0.002,
         edge: float = 0.7,
         first_validation: bool = False,
+        sign: int = 1,
     ) -> None:
         self.best, self.gain, self.shift = best, gain, shift
         self.noise, self.edge = noise, edge
-        self.first_validation = first_validation
+        self.first_validation, self.sign = first_validation, sign
         self.__name__ = "known"
 
     def __call__(self, trial: Trial) -> None:
@@ -136,11 +137,11 @@ class Known:
             work += lr / self.best
             excess = 2 * excess + 0.1 if lr > self.edge else excess
             if step == 1 and self.first_validation:
-                trial.report(step, val_loss=2.3)
+                trial.report(step, val_loss=self.sign * 2.3)
             optimizer.step()
             scheduler.step()
             trial.report(step, train_loss=0.5 + 1.8 * math.exp(-work / 10) + excess)
-        trial.report(trial.steps, val_loss=self.final(lrs, trial.seed) + excess)
+        trial.report(trial.steps, val_loss=self.sign * (self.final(lrs, trial.seed) + excess))
 
     def final(self, lrs: list[float], seed: int) -> float:
         """The final loss of a training at these lrs."""
