@@ -37,7 +37,12 @@ def test_python_snippets_run_in_their_order(tmp_path: Path, monkeypatch: pytest.
 def test_the_generated_parts_of_a_page_are_what_the_commands_and_the_benchmarks_say(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     assert "begin -->" in text
-    assert rendered(text) == text, "run python -m tests.readme"
+    # How wide a column is, and so where a line breaks, differs between releases of rich and typer.
+    assert _words(rendered(text)) == _words(text), "run python -m tests.readme"
+
+
+def _words(text: str) -> list[str]:
+    return text.replace("│", " ").split()
 
 
 def test_commands_and_options_in_the_readme_exist() -> None:

@@ -275,7 +275,8 @@ def _suggest(curve: RangeTestCurve) -> Suggestion:
         if shape.rises:
             return _no_number(
                 "only_rising",
-                f"from lr {span} the loss never fell, and then rose; lower min_lr, or take fresh weights",
+                f"from lr {span} the loss never fell, and then rose; lower min_lr, or give "
+                "divergence='not_finite' where it may rise without harm",
             )
         return _no_number(
             "flat",

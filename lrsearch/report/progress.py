@@ -74,4 +74,5 @@ class SweepProgress:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._watch.__exit__(kind, error, trace)
-        self._bar.stop()
+        if not self._bar.disable:  # before rich 14.3 a bar that was never drawn ends with an empty line
+            self._bar.stop()

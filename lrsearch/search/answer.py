@@ -227,18 +227,28 @@ def _untrained(found: Findings, winner: Candidate) -> str | None:
 
 
 def _unstable(found: Findings, winner: Candidate) -> str | None:
-    """Whether one seed loses much of what another one gains."""
+    """Whether one seed loses much of what another one gains: of the winner, or of the best base lr."""
     objective = found.plan.objective
-    seen = observe(found.plan, _trials_of(found, winner))
-    losses = {o.seed: o.objective for o in seen if o.objective is not None}
-    best, worst = min(losses, key=lambda seed: losses[seed]), max(losses, key=lambda seed: losses[seed])
     way = found.confirmed.margin / found.plan.delta
-    if losses[worst] - losses[best] <= _UNSTABLE * way:
-        return None
-    return (
-        f"{objective.metric} is {objective.from_loss(losses[worst]):.4g} with seed {worst} and "
-        f"{objective.from_loss(losses[best]):.4g} with seed {best}: the same training may go wrong"
-    )
+    for trials in (_trials_of(found, winner), _replicates(found)):
+        losses = {o.seed: o.objective for o in observe(found.plan, trials) if o.objective is not None}
+        best = min(losses, key=lambda seed: losses[seed])
+        worst = max(losses, key=lambda seed: losses[seed])
+        if losses[worst] - losses[best] > _UNSTABLE * way:
+            low, high = (objective.from_loss(losses[seed]) for seed in (worst, best))
+            return (
+                f"{objective.metric} at lr {trials[0].spec.lr:.3g} is {low:.4g} with seed {worst} and "
+                f"{high:.4g} with seed {best}: the same training may go wrong"
+            )
+    return None
+
+
+def _replicates(found: Findings) -> list[TrialResult]:
+    """The trainings of the base lr that had the most seeds."""
+    complete = [t for t in found.base.trials if t.status == "complete" and not t.spec.again]
+    lrs = [t.spec.lr for t in complete]
+    most = max(lrs, key=lrs.count)
+    return [t for t in complete if t.spec.lr == most]
 
 
 def _baseline_better(found: Findings, winner: Candidate, spread: Noise) -> str | None:

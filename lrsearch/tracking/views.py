@@ -14,6 +14,21 @@ from lrsearch.tracking.records import RunStart
 
 _TAG = "mlflow.sharedViewState."
 _SECTION = "lrsearch"
+_DEFAULTS: dict[str, Any] = {
+    "runsPinned": [],
+    "runsHidden": [],
+    "runsVisibilityMap": {},
+    "runsExpanded": {},
+    "groupBy": None,
+    "groupsExpanded": {},
+    "useGroupedValuesInCharts": True,
+    "viewMaximized": False,
+    "runListHidden": False,
+    "isAccordionReordered": False,
+    "autoRefreshEnabled": True,
+    "globalLineChartConfig": {"xAxisKey": "step", "selectedXAxisMetricKey": "", "lineSmoothness": 0},
+}
+"""What a view leaves as it is: where it is missing, the pages of MLflow 3.10 to 3.12 fail."""
 
 
 def views(start: RunStart, run_id: str) -> dict[str, str]:
@@ -63,7 +78,7 @@ def _view(
     ascending: bool = True,
 ) -> dict[str, Any]:
     columns = [f"params.`{name}`" for name in params] + [f"metrics.`{name}`" for name in metrics]
-    return {
+    return _DEFAULTS | {
         "searchFilter": condition,
         "orderByKey": order,  # by time, MLflow folds the children away below their parent
         "orderByAsc": ascending,

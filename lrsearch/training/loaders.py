@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import random
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -73,9 +74,17 @@ def seed_loaders(loaders: Iterable[object], seed: int) -> None:
 
 
 def epoch_setters(loaders: Iterable[object]) -> list[Callable[[int], object]]:
-    """`set_epoch` of every loader, sampler and data set that has it."""
+    """`set_epoch` of every loader, sampler and data set that has it, and takes the epoch alone."""
     setters = (getattr(part, "set_epoch", None) for part in loader_parts(loaders))
-    return [setter for setter in setters if callable(setter)]
+    return [setter for setter in setters if callable(setter) and _takes_one(setter)]
+
+
+def _takes_one(function: Callable[..., object]) -> bool:
+    try:
+        inspect.signature(function).bind(0)
+    except TypeError:
+        return False
+    return True
 
 
 def epoch_number(seed: int, passes: int) -> int:

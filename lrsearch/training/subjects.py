@@ -20,7 +20,7 @@ from lrsearch.errors import InputError, StopTrial
 from lrsearch.training.data import batch_count, check_batches
 from lrsearch.training.loaders import is_one_shot, seed_loaders
 from lrsearch.training.loop import Observer, Outcome, fit
-from lrsearch.training.lr_scaling import UNSCALED, TaskLook, look_at
+from lrsearch.training.lr_scaling import UNSCALED, TaskLook, courses, look_at
 from lrsearch.training.optimizers import group_lrs, set_group_lrs, train_mode
 from lrsearch.training.schedules import Sweep
 from lrsearch.training.state import (
@@ -138,8 +138,8 @@ class Fresh:
         if unscaled:
             numbers = ", ".join(map(str, unscaled))
             warnings.warn(
-                f"Task.optimizer does not scale the lr of param group {numbers} with the lr it is given; "
-                "neither does the range test, nor a search",
+                f"the lr that Task.optimizer gives param group {numbers} is not in proportion to the lr that "
+                "it is given: the range test and a search train each group at the lr that it makes",
                 UserWarning,
                 stacklevel=2,
             )
@@ -168,16 +168,19 @@ class Fresh:
         with task.preserve((task.train_loader,)):
             seed_everything(order.seed)
             seed_loaders((task.train_loader,), order.seed)
-            model, optimizer = task.build(order.plan.max_lr, order.device)
+            model, schedule = task.build_model(order.device), order.schedule
+            look = self.look(order.plan, order.device)
+            if not look.is_scaled:
+                lrs = schedule.curve(order.plan.max_lr, self.steps(order.plan)).tolist()
+                schedule = replace(schedule, courses=courses(task, model, lrs))
+            optimizer = task.optimizer(model.parameters(), order.plan.max_lr)
             check_parts(model, task.loss, optimizer)
             if not model.training:
                 model.train()
             train_mode(optimizer)
             training = _training(model, optimizer, task.loss, task.train_loader, task.step, order)
             training.untrained = rebuilt(partial(task.build_model, order.device), order.seed)
-            look = self.look(order.plan, order.device)
             order.begin(look.facts)
-            schedule = replace(order.schedule, powers=look.powers)
             return fit(training, schedule, self.steps(order.plan), order.observe)
 
 
@@ -220,6 +223,7 @@ class OwnLoop:
         order.begin({"device": str(order.device)})
         with preserve_random_state():
             seed_everything(order.seed)
+            raised: Exception | None = None
             try:
                 self.train(trial)
             except StopTrial:
@@ -228,7 +232,8 @@ class OwnLoop:
                 if watch.steps < FIRST_STEPS or not speaks_of_numbers(error):
                     raise
                 watch.raised(error)
-        found = trial.left_out()
+                raised = error
+        found = trial.left_out(raised)
         if found:
             raise InputError(
                 "train",

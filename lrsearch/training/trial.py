@@ -36,6 +36,7 @@ class TrialSchedule:
         """The trial's lr over that of the optimizer's first group with an lr above 0, when it was built."""
         self._lr = lr
         self._lr_used: float | None = None
+        self._updates = self._checked = 0
         self._rounding = 0.0
         self._planned: FloatArray | None = None
 
@@ -56,6 +57,7 @@ class TrialSchedule:
 
         def note_lr(optimizer: Optimizer, *_: Any) -> None:
             self._lr_used = scale * float(optimizer.param_groups[number]["lr"])
+            self._updates += 1
 
         # After the update and before the scheduler moves on, the group holds the lr of this very update.
         optimizer.register_step_post_hook(note_lr)
@@ -72,16 +74,21 @@ class TrialSchedule:
             self.scheduler.report(objective)
 
     def off_plan(self, step: int) -> str | None:
-        """What is wrong with the lr of the last update, which was update `step`."""
-        if self._lr_used is None or self._planned is None:
+        """What is wrong with the lr of the last update, which was update `step`.
+
+        A guard may skip an update, and the schedule's step with it.
+        """
+        if self._lr_used is None or self._planned is None or self._updates == self._checked:
             return None
-        planned = float(self._planned[min(step, len(self._planned)) - 1])
-        excess = self._lr_used - planned
-        if isinstance(self.scheduler, PlateauLR):
-            excess = max(excess, 0.0)  # how far it has come down was not known beforehand
-        # An lr that is a tensor is rounded anew at every step.
-        if abs(excess) <= (_LR_TOLERANCE + self._rounding * (step + 1)) * abs(planned):
-            return None
+        self._checked = self._updates
+        places = {min(step, len(self._planned)), min(self._updates, len(self._planned))}
+        for planned in (float(self._planned[place - 1]) for place in sorted(places)):
+            excess = self._lr_used - planned
+            if isinstance(self.scheduler, PlateauLR):
+                excess = max(excess, 0.0)  # how far it has come down was not known beforehand
+            # An lr that is a tensor is rounded anew at every step.
+            if abs(excess) <= (_LR_TOLERANCE + self._rounding * (step + 1)) * abs(planned):
+                return None
         return f"at step {step} the lr was {self._lr_used:.3g}, not the schedule's {planned:.3g}"
 
 

@@ -41,7 +41,7 @@ class TrialLog:
         """What is wrong with the training data."""
         self.objective: float | None = None
         """The objective as it was last measured, finite or not."""
-        self._objective_name = objective
+        self.objective_name = objective
         self._direction = direction
         # A training loss that is the objective itself tells all: there is nothing to wait for.
         self._rise_stops = divergence == "loss_rose" or objective == "train/loss"
@@ -76,8 +76,8 @@ class TrialLog:
                     self._metrics[name] = _Running(value, self._untrained.get(name))
                 else:
                     running.add(value)
-        if self._objective_name in values:
-            self.objective = values[self._objective_name]
+        if self.objective_name in values:
+            self.objective = values[self.objective_name]
         if kept and (self._is_due(step) or any(name.startswith("val/") for name in kept)):
             kept.update(beside)
             self._record(step, kept)
@@ -86,7 +86,7 @@ class TrialLog:
             if self._initial_loss is None:
                 self._initial_loss = kept.get("train/loss")
             self._watch(step, loss)
-        if self._objective_name in values and self._rose and 2 * step >= self.spec.steps:
+        if self.objective_name in values and self._rose and 2 * step >= self.spec.steps:
             self._stop_if_hopeless()
         return self.stopped
 
@@ -99,7 +99,7 @@ class TrialLog:
             self._metrics["train/loss"] = _Running(loss)
         else:
             running.add(loss)
-        if self._objective_name == "train/loss":
+        if self.objective_name == "train/loss":
             self.objective = loss
         if self._is_due(step):
             self._record(step, {"train/loss": loss, "lr": lr})
@@ -139,7 +139,7 @@ class TrialLog:
 
     def _untrained_objective(self) -> float | None:
         """The untrained model's objective, else the first training loss, else the first that was reported."""
-        name = self._objective_name
+        name = self.objective_name
         if name in self._untrained:
             return self._untrained[name]
         if is_loss(name) and self._direction == "minimize":
@@ -218,7 +218,7 @@ class TrialLog:
             return "diverged", "not_finite", None
         if self.objective is None:
             reported = ", ".join(self._metrics) or "nothing"
-            text = f"{self._objective_name} is the objective and was never reported; reported: {reported}"
+            text = f"{self.objective_name} is the objective and was never reported; reported: {reported}"
             return "failed", "no_objective", text
         return "complete", None, None
 

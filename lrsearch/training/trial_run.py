@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
@@ -214,6 +215,7 @@ def _train(
                 raise  # what the untrained model took may still come of the data or the program
             log.stop(step, "raised", error)
         else:
+            _check_untrained(step, values, log)
             log.add(step, values, {} if epoch is None else {"epoch": step / epoch})
         return Validated(log.objective, log.stopped)
 
@@ -237,6 +239,18 @@ def _train(
         log.stop(outcome.steps, "not_finite")
     eval_mode(optimizer)
     return model
+
+
+def _check_untrained(step: int, values: Mapping[str, float], log: TrialLog) -> None:
+    """Raise InputError where the untrained model's objective is NaN: no training mends that."""
+    name = log.objective_name
+    if step == 0 and math.isnan(values.get(name, 0.0)):
+        raise InputError(
+            "val_loader",
+            math.nan,
+            f"{name} of the untrained model is NaN",
+            "look for NaN or infinity in the validation data, and for batches without a target",
+        )
 
 
 def _in_units_of(lr: float, optimizer: Optimizer, log: TrialLog) -> Observer:

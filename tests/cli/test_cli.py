@@ -18,7 +18,10 @@ from torch import nn
 from lrsearch import Task
 from beside import FEATURES
 
-BATCHES = [(torch.randn(8, FEATURES), torch.randint(3, (8,))) for _ in range(4)]
+SEEDED = torch.Generator().manual_seed(0)
+BATCHES = [
+    (torch.randn(8, FEATURES, generator=SEEDED), torch.randint(3, (8,), generator=SEEDED)) for _ in range(4)
+]
 
 def task(hidden: int = 8, depth: float = 1.0, name: str | None = None, *, shuffle: bool = False):
     print("building")

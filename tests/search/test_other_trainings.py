@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import lrsearch
-from lrsearch import Task, Trial
+from lrsearch import InputError, Task, Trial
 from lrsearch.core.results import TrialSpec
 from lrsearch.training.trial_run import run_trial
 from tests.search.tasks import study
@@ -371,3 +371,23 @@ def test_the_listener_hears_of_every_step_but_those_passed_over() -> None:
     heard = Listener()
     run_trial(small_task(train_loader=spoiled("nan")), make_spec(steps=16), CPU, heard, objective="val/loss")
     assert list(heard.column("train/loss")) == list(range(1, 17))
+
+
+def test_a_validation_that_is_nan_without_training_is_named() -> None:
+    spoilt = [(INPUTS[:8] * math.nan, TARGETS[:8]), *BATCHES]
+    with pytest.raises(InputError, match="val/loss of the untrained model is NaN"):
+        run(small_task(val_loader=spoilt))
+
+
+def test_what_a_loop_of_ones_own_raises_on_nan_is_said_by_its_sweep() -> None:
+    def train(trial: Trial) -> None:
+        optimizer = torch.optim.SGD([nn.Parameter(torch.ones(1))], lr=trial.lr)
+        scheduler = trial.schedule.build(optimizer, trial.steps)
+        for step in range(1, trial.steps + 1):
+            if step == 40:
+                raise RuntimeError("NaN loss")
+            optimizer.step()
+            scheduler.step()
+            trial.report(step, train_loss=1.0)
+
+    assert "it raised RuntimeError: NaN loss" in sweep(train).suggestion.reason

@@ -404,7 +404,7 @@ def test_a_group_that_keeps_its_lr_is_said_before_anything_is_trained() -> None:
         *others, bias = parameters
         return torch.optim.SGD([{"params": others, "lr": lr}, {"params": [bias], "lr": 0.01}])
 
-    with pytest.warns(UserWarning, match="does not scale the lr of param group 1"):
+    with pytest.warns(UserWarning, match="gives param group 1 is not in proportion"):
         result = study(replace(digits(), optimizer=optimizer), "fixed", epochs=1)
     assert result.terms.facts["unscaled_groups"] == [1]
 

@@ -313,14 +313,13 @@ def test_a_group_that_does_not_scale_with_the_lr_is_named_and_has_its_own_in_the
 
     heard = Heard()
     task = Task(classifier, optimizer, batches(), step=step)
-    with pytest.warns(UserWarning, match=f"does not scale the lr of param group {at} with the lr"):
+    with pytest.warns(UserWarning, match=f"gives param group {at} is not in proportion"):
         result = lrsearch.range_test(
             task, steps=60, max_lr=1e-2, repeats=2, stop="none", tracking=False, progress=heard
         )
     lrs = result.curves[0].recorded_lrs.tolist()
     assert heard.facts["unscaled_groups"] == [at]
     assert heard.lrs == lrs * 2
-    assert len(made) == 2 + 2  # two to be looked at, one a seed
     assert [lr[1 - at] for lr in had] == pytest.approx(lrs * 2)
     assert [lr[at] for lr in had] == pytest.approx([own(lr) for lr in lrs * 2])
 
@@ -892,3 +891,28 @@ def test_what_a_decorated_function_raises_or_returns_is_not_taken_for_a_missing_
         in_units(decorated(broken))
     with pytest.raises(InputError, match=r"returned a int; return an lrsearch\.Task"):
         in_units(decorated(lambda: 1))
+
+
+FACTORIES: dict[str, Callable[[float], float]] = {
+    "floor": lambda lr: max(lr, 1e-3),
+    "cap": lambda lr: min(lr, 1e-2),
+    "offset": lambda lr: lr + 1e-3,
+    "square root": lambda lr: lr**0.5,
+}
+
+
+@pytest.mark.parametrize("kind", FACTORIES)
+def test_a_sweep_trains_at_the_lr_that_the_factory_makes_of_each(kind: str) -> None:
+    had: list[float] = []
+
+    class Noted(torch.optim.SGD):
+        def step(self, closure: Any = None) -> Any:
+            had.append(self.param_groups[0]["lr"])
+            return super().step(closure)
+
+    task = Task(classifier, lambda parameters, lr: Noted(parameters, lr=FACTORIES[kind](lr)), batches(), LOSS)
+    with pytest.warns(UserWarning, match="gives param group 0 is not in proportion"):
+        found = lrsearch.range_test(task, steps=60, tracking=False, progress=False, stop="none")
+    expected = [FACTORIES[kind](lr) for lr in np.geomspace(1e-7, 10, 60).tolist()]
+    assert had == pytest.approx(expected[: len(had)], rel=1e-6)
+    assert found.curves[0].recorded_lrs[0] == pytest.approx(1e-7)

@@ -340,10 +340,11 @@ def test_a_linear_sweep_adds_a_constant() -> None:
 
 
 @pytest.mark.parametrize("spacing", ["log", "linear"])
-def test_in_a_sweep_a_group_moves_by_its_own_power_in_the_code_too(spacing: Any) -> None:
-    schedule = Sweep(1e-4, 1.0, spacing, (0.5, 0.0))
+def test_in_a_sweep_a_group_may_have_its_own_course_in_the_code_too(spacing: Any) -> None:
+    course = Sweep(1e-4, 1.0, spacing).curve(1.0, 31) ** 0.5
+    schedule = Sweep(1e-4, 1.0, spacing, (tuple(course.tolist()), (1.0,)))
     got = built(schedule, 31)
-    expected = np.stack([GROUP_LRS[0] * Sweep(1e-4, 1.0, spacing).curve(1.0, 31) ** 0.5, np.full(31, 0.03)])
+    expected = np.stack([GROUP_LRS[0] * course, np.full(31, 0.03)])
     np.testing.assert_allclose(got, expected.T, rtol=1e-12)
     names: dict[str, Any] = {"optimizer": make_optimizer()}
     exec(schedule.code(PEAK, 31), names)
@@ -785,7 +786,7 @@ BAD: list[tuple[Callable[[], object], str]] = [
     *((lambda value=value: Sweep(1e-3, value), "sweep.max_lr=") for value in (1e-3, 1e-4, NAN, INF, "1")),
     (lambda: Sweep(1e-300, 1e300), "sweep.max_lr="),
     *((lambda value=value: Sweep(spacing=value), "sweep.spacing=") for value in ("cubic", None)),
-    *((lambda value=value: Sweep(powers=value), "sweep.powers=") for value in (("1",), (NAN,), 1.0, None)),
+    *((lambda v=v: Sweep(courses=v), "sweep.courses=") for v in ((("1",),), ((NAN,),), 1.0, None, ((),))),
     *(
         (lambda value=value, call=call: call(value), "total_steps=")
         for value in (0, -1, 2.0, True, None, "10")

@@ -352,3 +352,22 @@ def test_the_key_of_a_trial_is_that_of_its_training_not_of_its_stage() -> None:
     other = TrialSpec("coarse", lr=0.1, schedule={"name": "constant"}, seed=1, steps=10)
     assert spec.key == same.key != other.key
     assert TrialSpec.from_dict(spec.to_dict()) == spec
+
+
+@pytest.mark.parametrize("holds_back", [False, True], ids=["the update alone", "the schedule too"])
+def test_a_guard_that_skips_updates_is_not_off_the_schedule(holds_back: bool) -> None:
+    def guarded(trial: Trial) -> None:
+        weight = torch.nn.Parameter(torch.ones(1))
+        optimizer = torch.optim.SGD([weight], lr=trial.lr)
+        scheduler = trial.schedule.build(optimizer, trial.steps)
+        for step in range(1, trial.steps + 1):
+            skipped = step in (5, 6, 12)
+            if not skipped:
+                optimizer.step()
+            if not (skipped and holds_back):
+                scheduler.step()
+            trial.report(step, train_loss=1.0)
+        trial.report(trial.steps, val_loss=1.0)
+
+    result, _ = run(guarded, make_spec(name="cosine"))
+    assert (result.status, result.warnings) == ("complete", ())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -20,9 +20,9 @@ class Sweep(Schedule):
 
     With N updates, i = 0 … N-1, and q = min_lr / max_lr: log spacing eta_i = eta_peak * q**(1 - i / (N-1));
     linear spacing eta_i = eta_peak * (q + (1 - q) * i / (N-1)). Of a group that does not follow the lr which
-    the optimizer is made with, `powers` says how it does: the group's own ratios are these, each to its
-    power; 0 stands still. Without `powers` all groups move alike. Horizons agree at equal i/(N-1). Source:
-    Smith 2015, "Cyclical Learning Rates for Training Neural Networks".
+    the optimizer is made with in proportion, `courses` says how it does: of every group the ratio of each
+    update's lr to the last one. Without `courses` all groups move alike. Horizons agree at equal i/(N-1).
+    Source: Smith 2015, "Cyclical Learning Rates for Training Neural Networks".
     """
 
     name: ClassVar[str] = "sweep"
@@ -30,15 +30,17 @@ class Sweep(Schedule):
     min_lr: float = 1e-7
     max_lr: float = 10.0
     spacing: Literal["log", "linear"] = "log"
-    powers: tuple[float, ...] = ()
+    courses: tuple[tuple[float, ...], ...] = ()
 
     def _check(self) -> None:
         self._require("min_lr", is_number(self.min_lr) and self.min_lr > 0, "a finite number above 0")
         above = is_number(self.max_lr) and self.max_lr > self.min_lr and self._start >= sys.float_info.min
         self._require("max_lr", above, f"a finite number above min_lr={self.min_lr!r}")
         self._require("spacing", self.spacing in ("log", "linear"), '"log" or "linear"')
-        powers = isinstance(self.powers, tuple) and all(map(is_number, self.powers))
-        self._require("powers", powers, "numbers, one a param group")
+        courses = isinstance(self.courses, tuple) and all(
+            isinstance(course, tuple) and course and all(map(is_number, course)) for course in self.courses
+        )
+        self._require("courses", courses, "numbers, one an update, for every param group")
 
     @property
     def min_steps(self) -> int:
@@ -61,11 +63,13 @@ class Sweep(Schedule):
         else:
             formula = f"({self._start!r} + {1 - self._start!r} * min(n, {last}) / {last})"
 
-        def ratio(power: float) -> Callable[[int], float]:
-            return lambda n: float(ratios[min(n, last)]) ** power
+        if not self.courses:
+            factor = Argument(f"lambda n: {formula}", lambda *_: lambda n: float(ratios[min(n, last)]))
+            return [Stage(horizon.steps, LambdaLR, {"lr_lambda": factor})]
 
-        powers = self.powers or (1.0,)
-        sources = [f"lambda n: {formula}" if p == 1 else f"lambda n: ({formula}) ** {p!r}" for p in powers]
-        factors = [ratio(p) for p in powers]
-        source, value = (f"[{', '.join(sources)}]", factors) if self.powers else (sources[0], factors[0])
-        return [Stage(horizon.steps, LambdaLR, {"lr_lambda": Argument(source, lambda *_: value)})]
+        def along(course: Sequence[float]) -> Callable[[int], float]:
+            return lambda n: course[min(n, len(course) - 1)]
+
+        sources = [f"lambda n: {list(course)!r}[min(n, {len(course) - 1})]" for course in self.courses]
+        factors = Argument(f"[{', '.join(sources)}]", lambda *_: [along(course) for course in self.courses])
+        return [Stage(horizon.steps, LambdaLR, {"lr_lambda": factors})]
