@@ -184,7 +184,7 @@ def plan_for(preset: str) -> StudyPlan:
     seeds = {"max_seeds": STUDY_SEEDS, "seeds": min(load_plan(preset).confirm.seeds, STUDY_SEEDS)}
     return load_plan(preset).with_changes(
         steps=_STEPS,
-        objective={"metric": _METRIC},
+        objective={"metric": _METRIC, "direction": "minimize"},
         baseline=False,
         decay={"families": list(SCHEDULES)},
         confirm=seeds,
