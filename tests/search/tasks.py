@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import torch
 from torch import Tensor, nn
@@ -47,7 +48,7 @@ EVERY_STAGE: dict[str, Any] = {
 """Every stage trains at least twice."""
 SWEEP = 10.0
 """The lr with which a sweep's optimizer is made."""
-LOOKED_AT = (1e-7, SWEEP)
+LOOKED_AT: tuple[float, ...] = tuple(np.geomspace(1e-7, SWEEP, 5).tolist())
 """The lrs of the optimizers that are made once a study, only to be looked at."""
 NOWHERE = "http://127.0.0.1:9"
 """A tracking server that is away."""

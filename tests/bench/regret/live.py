@@ -35,7 +35,7 @@ _PATIENCE_S = 60.0
 
 @dataclass(frozen=True)
 class LiveRow(Row):
-    """A real study, with the names of the warnings that its answer carries, spaces between."""
+    """A real study, with the names of the warnings that its answer carries, or ``none``; None in old rows."""
 
     warnings: str | None = None
 
@@ -45,6 +45,7 @@ TABLE = Table(FOLDER / "live.csv", LiveRow)
 
 def compute() -> None:
     """Runs the studies that are missing."""
+    TABLE.replace(rows())  # rows of an older table have fewer columns
     have = {(row.contestant, row.task, row.seed) for row in rows()}
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(os.cpu_count(), context, torch.set_num_threads, (1,)) as pool:
@@ -99,7 +100,7 @@ def study(preset: str, task: str, seed: int) -> LiveRow:
         cost_run_equivalents=found.cost,
         how="live",
         covered=(interval.low_open or interval.low <= best) and (interval.high_open or best <= interval.high),
-        warnings=" ".join(found.warnings),
+        warnings=" ".join(found.warnings) or "none",
     )
 
 
@@ -108,7 +109,7 @@ def rows() -> list[LiveRow]:
     return TABLE.read()
 
 
-def warned() -> float:
-    """The share of the studies on record that carry a warning."""
-    found = rows()
-    return sum(bool(row.warnings) for row in found) / len(found)
+def warned() -> float | None:
+    """The share of the studies on record that carry a warning; None where no warnings are on record."""
+    known = [row for row in rows() if row.warnings is not None]
+    return sum(row.warnings != "none" for row in known) / len(known) if known else None

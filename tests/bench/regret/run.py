@@ -139,8 +139,9 @@ def write(rows: Sequence[Row], scores: Sequence[Score], setting: dict[str, Any])
         name: medians([row for row in rows if row.contestant == name and row.how == "replay"])
         for name in dict.fromkeys(row.contestant for row in rows)
     }
-    warned = round(live.warned(), 3)
-    print(f"{warned:.0%} of the real studies carry a warning (at most a third should)")
+    warned = live.warned()
+    if warned is not None:
+        print(f"{warned:.0%} of the real studies carry a warning (at most a third should)")
     summary = {
         **setting,
         "live studies with a warning": warned,
