@@ -43,8 +43,8 @@ def look_at(task: Task, lrs: tuple[float, float], device: torch.device) -> TaskL
     with task.preserve():
         model = task.build_model(device)
         optimizers = [task.optimizer(model.parameters(), lr) for lr in asked]
+        check_parts(model, task.loss, optimizers[-1])
         made = np.array([group_lrs(optimizer) for optimizer in optimizers])
-    check_parts(model, task.loss, optimizers[-1])
     if np.all(made == made[0]):
         raise InputError(
             "Task.optimizer",

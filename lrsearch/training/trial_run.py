@@ -242,13 +242,12 @@ def _train(
 
 
 def _check_untrained(step: int, values: Mapping[str, float], log: TrialLog) -> None:
-    """Raise InputError where the untrained model's objective is NaN: no training mends that."""
-    name = log.objective_name
-    if step == 0 and math.isnan(values.get(name, 0.0)):
+    """Raise InputError where the untrained loss is NaN: no training mends that, as it may mend a metric."""
+    if step == 0 and log.objective_name == "val/loss" and math.isnan(values["val/loss"]):
         raise InputError(
             "val_loader",
             math.nan,
-            f"{name} of the untrained model is NaN",
+            "val/loss of the untrained model is NaN",
             "look for NaN or infinity in the validation data, and for batches without a target",
         )
 
