@@ -22,7 +22,7 @@ from lrsearch.training.trial_run import run_trial
 if TYPE_CHECKING:
     import torch
 
-    from lrsearch.training.subjects import TrainFunction
+    from lrsearch.training.trial import TrainFunction
 
 
 class StudyObserver(Protocol):

@@ -16,8 +16,9 @@ from lrsearch.search.recording import RangeTestRecord
 from lrsearch.search.subject import arguments_of, called, data_of
 from lrsearch.tracking.destination import find_destination
 from lrsearch.tracking.folder import create_folder, range_test_name
+from lrsearch.training.own_loop import OwnLoop
 from lrsearch.training.range_test import Observers, SweepObserver, sweep
-from lrsearch.training.subjects import Fresh, OwnLoop, Parts, is_train_function
+from lrsearch.training.subjects import Fresh, Parts, is_train_function
 from lrsearch.training.task import Task
 
 if TYPE_CHECKING:
@@ -26,8 +27,9 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
 
     from lrsearch.training.state import Keep
-    from lrsearch.training.subjects import TaskFunction, TrainFunction
+    from lrsearch.training.subjects import TaskFunction
     from lrsearch.training.task import LossFunction, StepFunction
+    from lrsearch.training.trial import TrainFunction
 
 
 def range_test(

@@ -22,8 +22,9 @@ from lrsearch.training.trial_run import run_trial
 if TYPE_CHECKING:
     import torch
 
-    from lrsearch.training.subjects import TaskFunction, TrainFunction
+    from lrsearch.training.subjects import TaskFunction
     from lrsearch.training.task import Task
+    from lrsearch.training.trial import TrainFunction
 
 _WITHIN = 1.645 * math.sqrt(2.0)
 """In units of the noise: equal configurations on other random numbers differ by less in nine cases of ten."""

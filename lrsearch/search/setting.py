@@ -16,8 +16,9 @@ from lrsearch.search.subject import arguments_of, called, data_of
 from lrsearch.search.terms import Terms
 from lrsearch.training.data import batch_count, describe
 from lrsearch.training.metrics import MetricError
+from lrsearch.training.own_loop import OwnLoop
 from lrsearch.training.schedules import Sweep, schedule_from_dict
-from lrsearch.training.subjects import Fresh, OwnLoop, is_train_function
+from lrsearch.training.subjects import Fresh, is_train_function
 from lrsearch.training.task import Task
 from lrsearch.training.trial_run import check_repeatable
 from lrsearch.training.validation import validate
@@ -25,7 +26,8 @@ from lrsearch.training.validation import validate
 if TYPE_CHECKING:
     import torch
 
-    from lrsearch.training.subjects import TaskFunction, TrainFunction
+    from lrsearch.training.subjects import TaskFunction
+    from lrsearch.training.trial import TrainFunction
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,8 @@ if TYPE_CHECKING:
     import torch
 
     from lrsearch.core.results import Direction
-    from lrsearch.training.subjects import TaskFunction, TrainFunction
+    from lrsearch.training.subjects import TaskFunction
+    from lrsearch.training.trial import TrainFunction
 
     PlanSource = str | os.PathLike[str] | Mapping[str, Any] | StudyPlan
 

@@ -17,9 +17,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from lrsearch.errors import InputError, LrsearchError, first_line
 from lrsearch.examples import BUILT_IN
-from lrsearch.training.subjects import TrainFunction
 from lrsearch.training.task import Task
-from lrsearch.training.trial import Trial
+from lrsearch.training.trial import TrainFunction, Trial
 
 
 def load_task(source: str, settings: Sequence[str] = ()) -> Task | TrainFunction:

@@ -1,7 +1,10 @@
-"""How the lr of each param group follows the lr that a task's optimizer is made with."""
+"""How the lr of each param group follows the lr that a task's factory, or a training function, is given."""
 
 from __future__ import annotations
 
+import math
+import sys
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,10 +12,17 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
-from lrsearch.errors import InputError
+from lrsearch.core.results import TrialSpec
+from lrsearch.errors import InputError, StopTrial
 from lrsearch.training.optimizers import group_lrs
+from lrsearch.training.schedules import Constant
+from lrsearch.training.schedules.base import FloatArray
+from lrsearch.training.state import preserve_random_state, seed_everything
 from lrsearch.training.task import Task, check_parts
+from lrsearch.training.trial import TrainFunction, Trial, TrialSchedule
 from lrsearch.training.update import Training
 
 UNSCALED = "unscaled_groups"
@@ -20,6 +30,8 @@ UNSCALED = "unscaled_groups"
 _LOOKS = 5
 _SAME = 1e-4
 """How far rounding may move the ratio of two lrs."""
+_HALVINGS = 6
+"""How often the range is halved around a bend, such as that of a cap: to a factor 1.4 of 8 decades."""
 
 
 @dataclass(frozen=True)
@@ -53,14 +65,136 @@ def look_at(task: Task, lrs: tuple[float, float], device: torch.device) -> TaskL
             "make the optimizer with lr=lr",
         )
     training = Training(model, optimizers[-1], task.train_loader, task.loss, task.step, device=device)
-    ratios = made / np.array(asked)[:, None]
-    unscaled = np.flatnonzero(~np.isclose(ratios, ratios[-1], rtol=_SAME, atol=0).all(axis=0)).tolist()
+    unscaled = _unscaled(asked, made)
     return TaskLook({**training.facts(), **({UNSCALED: unscaled} if unscaled else {})})
 
 
 def courses(task: Task, model: nn.Module, lrs: Sequence[float]) -> tuple[tuple[float, ...], ...]:
     """Of every param group the lr that the task's optimizer gives it at each lr, over that at the last."""
     with task.preserve():
-        made = np.array([group_lrs(task.optimizer(model.parameters(), lr)) for lr in lrs])
+        return _over_last(np.array([group_lrs(task.optimizer(model.parameters(), lr)) for lr in lrs]))
+
+
+def warn_of_unscaled(maker: str, groups: Sequence[int]) -> None:
+    """Warn of param groups whose lr does not follow the lr that a factory or a loop is given."""
+    if groups:
+        numbers = ", ".join(map(str, groups))
+        warnings.warn(
+            f"the lr that {maker} gives param group {numbers} is not in proportion to the lr that it is "
+            "given: the range test and a search train each group at the lr that it makes",
+            UserWarning,
+            stacklevel=3,
+        )
+
+
+@dataclass(frozen=True)
+class LoopLook:
+    """What lrs a training function gives its param groups, by the lr that it was run at.
+
+    `made` has a row an lr, a column a group. Between those lrs, the log of a group's lr is a
+    straight line in the log of the lr given.
+    """
+
+    asked: tuple[float, ...]
+    made: tuple[tuple[float, ...], ...]
+
+    @property
+    def unscaled(self) -> list[int]:
+        """The groups whose lr is not in proportion to the one given."""
+        return _unscaled(self.asked, np.array(self.made))
+
+    def at(self, lrs: Sequence[float]) -> tuple[tuple[float, ...], ...]:
+        """Of every param group the lr at each lr, over that at the last."""
+        x, known = np.log(lrs), np.log(self.asked)
+        logs = np.log(np.maximum(np.array(self.made), sys.float_info.min))
+        return _over_last(np.exp([np.interp(x, known, log) for log in logs.T]).T)
+
+
+def look_at_loop(
+    train: TrainFunction, lrs: tuple[float, float], steps: int, device: torch.device
+) -> LoopLook | None:
+    """Run a training function at two lrs up to where it builds its schedule, and note its optimizer's lrs.
+
+    Where they are not in proportion to the lr given, lrs in between are tried until straight lines in log lr
+    go through all, or a bend is known to within a factor of 1.4. None where it builds no schedule. Raises
+    InputError for a function that ignores the lr, and lets through what it raises itself.
+    """
+    found: dict[float, list[float]] = {}
+
+    def look(lr: float) -> bool:
+        if lr not in found and (made := _lrs_when_built(train, lr, steps, device)) is not None:
+            found[lr] = made
+        return lr in found
+
+    def seen() -> LoopLook:
+        asked = tuple(sorted(found))
+        return LoopLook(asked, tuple(tuple(found[lr]) for lr in asked))
+
+    def halve(low: float, high: float, left: int) -> None:
+        middle = math.sqrt(low * high)
+        expected = LoopLook((low, high), (tuple(found[low]), tuple(found[high]))).at([middle, high])
+        if not look(middle) or left == 0:
+            return
+        made = np.array([found[middle], found[high]])
+        if not np.allclose(_over_last(made), expected, rtol=_SAME, atol=0):
+            halve(low, middle, left - 1)
+            halve(middle, high, left - 1)
+
+    if not all(look(lr) for lr in lrs):
+        return None
+    if found[lrs[0]] == found[lrs[1]]:
+        raise InputError(
+            "train",
+            train,
+            f"makes its optimizer with the same lr at every trial.lr: {found[lrs[0]][0]:.3g}",
+            "make it with trial.lr",
+        )
+    if seen().unscaled:
+        halve(*lrs, _HALVINGS)
+    return seen()
+
+
+class _LookedAt(StopTrial):
+    """Ends a training function before its first update."""
+
+
+class _Look(TrialSchedule):
+    """Notes the lrs of the optimizer that it is built on, and ends the training function."""
+
+    lrs: list[float] | None = None
+
+    def build(self, optimizer: Optimizer, *_: Any, **__: Any) -> LRScheduler:
+        """Raise, when the lrs are noted."""
+        self.lrs = group_lrs(optimizer)
+        raise _LookedAt("the optimizer's lrs were looked at")
+
+
+def _lrs_when_built(train: TrainFunction, lr: float, steps: int, device: torch.device) -> list[float] | None:
+    spec = TrialSpec("range-test", lr, Constant().to_dict(), seed=0, steps=steps)
+    trial = Trial(
+        spec, device, record=lambda *_: None, monitor=lambda *_: "looked_at", objective="train/loss"
+    )
+    trial.schedule = look = _Look(trial.schedule.schedule, lr)
+    with preserve_random_state():
+        seed_everything(spec.seed)
+        try:
+            train(trial)
+        except StopTrial:
+            pass  # it has built its schedule, or reported without it
+        except Exception as error:
+            error.add_note(f"before the range test, at trial.lr {lr:.3g}")
+            raise
+    return look.lrs
+
+
+def _unscaled(asked: Sequence[float], made: FloatArray) -> list[int]:
+    ratios = made / np.array(asked)[:, None]
+    found: list[int] = np.flatnonzero(
+        ~np.isclose(ratios, ratios[-1], rtol=_SAME, atol=0).all(axis=0)
+    ).tolist()
+    return found
+
+
+def _over_last(made: FloatArray) -> tuple[tuple[float, ...], ...]:
     last = np.where(made[-1] == 0, 1.0, made[-1])
     return tuple(map(tuple, (made / last).T.tolist()))

@@ -13,8 +13,9 @@ from lrsearch.core.curve import RangeTestCurve, sweep_lrs
 from lrsearch.core.plan import SweepPlan
 from lrsearch.core.stopping import make_stop_rule
 from lrsearch.errors import InputError
+from lrsearch.training.own_loop import OwnLoop
 from lrsearch.training.schedules import Sweep
-from lrsearch.training.subjects import FIRST_STEPS, Fresh, OwnLoop, Parts, SweepOrder
+from lrsearch.training.subjects import FIRST_STEPS, Fresh, Parts, SweepOrder
 from lrsearch.training.untrained import say_passed_over, say_raised
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import math
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -15,17 +14,15 @@ from torch import nn
 from torch.optim import Optimizer
 
 from lrsearch.core.plan import SweepPlan
-from lrsearch.core.results import TrialSpec
-from lrsearch.errors import InputError, StopTrial
+from lrsearch.errors import InputError
 from lrsearch.training.data import batch_count, check_batches
 from lrsearch.training.loaders import is_one_shot, seed_loaders
 from lrsearch.training.loop import Observer, Outcome, fit
-from lrsearch.training.lr_scaling import UNSCALED, TaskLook, courses, look_at
+from lrsearch.training.lr_scaling import UNSCALED, TaskLook, courses, look_at, warn_of_unscaled
 from lrsearch.training.optimizers import group_lrs, set_group_lrs, train_mode
 from lrsearch.training.schedules import Sweep
 from lrsearch.training.state import (
     Keep,
-    preserve_random_state,
     preserve_state,
     seed_everything,
 )
@@ -39,15 +36,14 @@ from lrsearch.training.task import (
     device_of,
     follow,
 )
-from lrsearch.training.trial import Trial
-from lrsearch.training.untrained import BadBatch, rebuilt, rewound, speaks_of_numbers
+from lrsearch.training.trial import TrainFunction
+from lrsearch.training.untrained import rebuilt, rewound
 from lrsearch.training.update import Training
 
 Begin = Callable[[Mapping[str, Any]], None]
 """Called with what is trained, as plain JSON, before the first update."""
 FIRST_STEPS = 10
 """Steps in which a sweep's lr has done nothing yet."""
-TrainFunction = Callable[[Trial], None]
 TaskFunction = Callable[[], Task]
 
 
@@ -134,15 +130,7 @@ class Fresh:
         """
         _check_loader(self.task.train_loader, plan)
         chosen = choose_device(device)
-        unscaled = self.look(plan, chosen).facts.get(UNSCALED)
-        if unscaled:
-            numbers = ", ".join(map(str, unscaled))
-            warnings.warn(
-                f"the lr that Task.optimizer gives param group {numbers} is not in proportion to the lr that "
-                "it is given: the range test and a search train each group at the lr that it makes",
-                UserWarning,
-                stacklevel=2,
-            )
+        warn_of_unscaled("Task.optimizer", self.look(plan, chosen).facts.get(UNSCALED, []))
         return chosen
 
     def look(self, plan: SweepPlan, device: torch.device) -> TaskLook:
@@ -184,67 +172,6 @@ class Fresh:
             return fit(training, schedule, self.steps(order.plan), order.observe)
 
 
-@dataclass(frozen=True)
-class OwnLoop:
-    """A training function ``train(trial)``, which is handed the sweep as its schedule."""
-
-    train: TrainFunction
-
-    def check(self, plan: SweepPlan, device: str | torch.device | None) -> torch.device:
-        """Raises InputError for a setting that a loop of one's own decides itself; returns the device to
-        train on.
-        """
-        defaults = SweepPlan()
-        for name in ("accumulate", "clip", "precision"):
-            value = getattr(plan, name)
-            if value != getattr(defaults, name):
-                raise InputError(name, value, "is the business of your training function", "leave it out")
-        return choose_device(device)
-
-    def steps(self, plan: SweepPlan) -> int:
-        """Steps of the sweep."""
-        return plan.steps_for(None)
-
-    def run(self, order: SweepOrder) -> Outcome:
-        """One sweep; random states are put back afterwards, all else is the function's own.
-
-        Raises InputError where the function never reports a training loss, leaves steps out, does not build
-        the schedule, or trains at other lrs.
-        """
-        watch = _SweepWatch(order.observe)
-        spec = TrialSpec(
-            stage="range-test",
-            lr=order.plan.max_lr,
-            schedule=order.schedule.to_dict(),
-            seed=order.seed,
-            steps=self.steps(order.plan),
-        )
-        trial = Trial(spec, order.device, record=watch.record, monitor=watch.monitor, objective="train/loss")
-        order.begin({"device": str(order.device)})
-        with preserve_random_state():
-            seed_everything(order.seed)
-            raised: Exception | None = None
-            try:
-                self.train(trial)
-            except StopTrial:
-                pass  # the watch knows why it stopped
-            except Exception as error:
-                if watch.steps < FIRST_STEPS or not speaks_of_numbers(error):
-                    raise
-                watch.raised(error)
-                raised = error
-        found = trial.left_out(raised)
-        if found:
-            raise InputError(
-                "train",
-                self.train,
-                found[0],
-                "make the optimizer with trial.lr, build trial.schedule; at each update, call its step() and "
-                "trial.report(step, train_loss=…)",
-            )
-        return watch.ended(spec.steps)
-
-
 def is_task_function(value: object) -> TypeGuard[TaskFunction]:
     """Whether a value is a function that is called without arguments, and so makes a task."""
     return _is_function(value) and not _takes_any(value) and all(map(_may_be_left_out, _parameters(value)))
@@ -277,62 +204,6 @@ def _may_be_left_out(parameter: inspect.Parameter) -> bool:
         parameter.VAR_POSITIONAL,
         parameter.VAR_KEYWORD,
     )
-
-
-class _SweepWatch:
-    """Turns a trial's reports into the sweep's points, one a step.
-
-    A loss that is not finite ends the sweep with the next such loss: where one is finite again in between,
-    the weights have survived, and it was the batch.
-    """
-
-    def __init__(self, observe: Observer) -> None:
-        self._observe = observe
-        self._step = 0
-        self._reason: str | None = None
-        self._waiting: int | None = None
-        self._passed_over: list[BadBatch] = []
-        self._outcome: Outcome | None = None
-
-    @property
-    def steps(self) -> int:
-        """Updates reported so far."""
-        return self._step
-
-    def record(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Hands a point on, and keeps what the sweep says to it."""
-        if "train/loss" not in metrics or "lr" not in metrics:
-            return
-        if step != self._step + 1:
-            raise InputError("step", step, f"follows step {self._step}", "report every step of a range test")
-        self._step = step
-        self._reason = self._observe(step, metrics["lr"], metrics["train/loss"])
-
-    def monitor(self, step: int, loss: float) -> str | None:
-        """The reason to stop, if any, after the report of a training loss."""
-        if not math.isfinite(loss):
-            if self._waiting is not None:
-                self._outcome = Outcome(self._waiting - 1, self._waiting, "not_finite")
-            else:
-                self._waiting = self._step = step
-            return "not_finite"
-        if self._waiting is not None:
-            self._passed_over.append(BadBatch(self._waiting, self._waiting))
-            self._waiting = None
-        if self._reason is not None:
-            self._outcome = Outcome(self._step, self._step, self._reason)
-        return self._reason
-
-    def raised(self, error: Exception) -> None:
-        """The training function raised after its last report."""
-        self._outcome = Outcome(self._step, self._step + 1, "raised", error)
-
-    def ended(self, steps: int) -> Outcome:
-        """How the sweep went."""
-        found = self._outcome or Outcome(steps)
-        if self._outcome is None and self._waiting is not None:
-            found = Outcome(self._waiting - 1, self._waiting, "not_finite")
-        return replace(found, passed_over=tuple(self._passed_over))
 
 
 def _check_loader(loader: Iterable[Any], plan: SweepPlan) -> None:

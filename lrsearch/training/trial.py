@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any, SupportsFloat
 
+import numpy as np
 import torch
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -15,7 +16,7 @@ from lrsearch.core.results import Direction, TrialResult, TrialSpec, check_name
 from lrsearch.errors import InputError, StopTrial
 from lrsearch.training.metrics import as_number
 from lrsearch.training.optimizers import group_lrs
-from lrsearch.training.schedules import PlateauLR, Schedule, schedule_from_dict
+from lrsearch.training.schedules import PlateauLR, Schedule, Sweep, schedule_from_dict
 from lrsearch.training.schedules.base import FloatArray
 from lrsearch.training.trial_log import Monitor, Record, TrialLog
 
@@ -53,7 +54,10 @@ class TrialSchedule:
         lr = optimizer.param_groups[number]["lr"]
         self._rounding = torch.finfo(lr.dtype).eps if isinstance(lr, torch.Tensor) else 0.0
         self.scheduler = self.schedule.build(optimizer, total_steps, steps_per_epoch)
-        self._planned = self.schedule.curve(self._lr, total_steps, steps_per_epoch)
+        if isinstance(self.schedule, Sweep) and self.schedule.courses:
+            self._planned = self._lr * np.array(self.schedule.courses[number])
+        else:
+            self._planned = self.schedule.curve(self._lr, total_steps, steps_per_epoch)
 
         def note_lr(optimizer: Optimizer, *_: Any) -> None:
             self._lr_used = scale * float(optimizer.param_groups[number]["lr"])
@@ -173,6 +177,10 @@ class Trial:
     def result(self, error: Exception | None = None) -> TrialResult:
         """How the trial went, once the training function has returned or raised."""
         return self._log.result(error, self.left_out(error))
+
+
+TrainFunction = Callable[[Trial], None]
+"""A training loop of one's own."""
 
 
 @lru_cache(maxsize=1024)  # the same few at every step

@@ -24,10 +24,9 @@ from lrsearch.training.loop import Observer, Validated, fit
 from lrsearch.training.optimizers import eval_mode, evaluating, group_lrs, train_mode
 from lrsearch.training.schedules import schedule_from_dict
 from lrsearch.training.state import preserve_random_state, seed_everything, strided_parts
-from lrsearch.training.subjects import TrainFunction
 from lrsearch.training.task import Task, check_parts, steps_per_epoch
 from lrsearch.training.tensor_file import write_tensors
-from lrsearch.training.trial import Trial
+from lrsearch.training.trial import TrainFunction, Trial
 from lrsearch.training.trial_log import TrialLog
 from lrsearch.training.untrained import (
     has_finite_weights,

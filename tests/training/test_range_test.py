@@ -324,6 +324,75 @@ def test_a_group_that_does_not_scale_with_the_lr_is_named_and_has_its_own_in_the
     assert [lr[at] for lr in had] == pytest.approx([own(lr) for lr in lrs * 2])
 
 
+@pytest.mark.parametrize(
+    ("own", "within"),
+    [
+        (lambda lr: 0.003, 1 + 1e-6),
+        (lambda lr: 10 * lr**2, 1 + 1e-6),
+        (lambda lr: min(lr, 2e-4), 1.4),
+        (lambda lr: max(0.1 * lr, 3e-6), 1.4),
+    ],
+)
+@pytest.mark.parametrize("at", [0, 1])
+def test_a_loop_of_ones_own_is_swept_at_the_lrs_that_it_makes_of_each(
+    own: Callable[[float], float], within: float, at: int
+) -> None:
+    """As in its trials: every group has at every lr what a training at that lr would give it."""
+    had: list[list[float]] = []
+
+    def train(trial: lrsearch.Trial) -> None:
+        weight, bias, *others = classifier().parameters()
+        lrs = [trial.lr, own(trial.lr)] if at == 1 else [own(trial.lr), trial.lr]
+        groups = zip(([weight, bias], others), lrs, strict=True)
+        optimizer = torch.optim.SGD([{"params": params, "lr": of_group} for params, of_group in groups])
+        scheduler = trial.schedule.build(optimizer, trial.steps)
+        had.clear()
+        for step in range(1, trial.steps + 1):
+            had.append([group["lr"] for group in optimizer.param_groups])
+            optimizer.step()
+            scheduler.step()
+            trial.report(step, train_loss=1.0)
+
+    heard = Heard()
+    with pytest.warns(UserWarning, match=f"training function gives param group {at} is not in proportion"):
+        result = lrsearch.range_test(
+            train, steps=60, max_lr=1e-2, stop="none", tracking=False, progress=heard
+        )
+    lrs = result.curves[0].recorded_lrs.tolist()
+    assert heard.lrs == lrs
+    assert [lr[1 - at] for lr in had] == pytest.approx(lrs, rel=1e-6)
+    ratios = [lr[at] / own(asked) for lr, asked in zip(had, lrs, strict=True)]
+    assert 1 / within <= min(ratios) <= max(ratios) <= within
+
+
+def test_a_capped_loop_of_ones_own_has_the_bracket_of_the_task_that_is_capped_alike() -> None:
+    def capped(parameters: list[nn.Parameter], lr: float) -> list[dict[str, Any]]:
+        return [{"params": parameters, "lr": 30 * lr**2}]
+
+    with pytest.warns(UserWarning, match="not in proportion"):
+        task, loop = in_units(as_task(capped)).suggestion, in_units(as_own_loop(capped)).suggestion
+    plain = in_units(as_task(whole)).suggestion
+    assert None not in (task.bracket, loop.bracket, plain.bracket)
+    assert loop.bracket.high == pytest.approx(task.bracket.high, rel=1e-6)  # type: ignore[union-attr]
+    assert 30 * loop.bracket.high**2 == pytest.approx(plain.bracket.high, rel=0.5)  # type: ignore[union-attr,operator]
+
+
+def test_a_loop_of_ones_own_that_ignores_its_lr_is_refused_before_it_trains() -> None:
+    stepped: list[float] = []
+
+    def train(trial: lrsearch.Trial) -> None:
+        optimizer = torch.optim.SGD(classifier().parameters(), lr=0.01 + 0 * trial.lr)
+        scheduler = trial.schedule.build(optimizer, trial.steps)
+        stepped.append(trial.lr)
+        scheduler.step()
+
+    with pytest.raises(
+        InputError, match=r"train=.*same lr at every trial\.lr: 0\.01; make it with trial\.lr"
+    ):
+        in_units(train)
+    assert stepped == []
+
+
 def test_an_optimizer_that_ignores_its_lr_is_refused() -> None:
     task = of_groups(lambda parameters, lr: [{"params": parameters, "lr": 0.01}])
     with pytest.raises(InputError, match=r"Task\.optimizer=.*ignores the lr that it is given.*always 0\.01"):
