@@ -409,7 +409,7 @@ def test_a_group_that_keeps_its_lr_is_said_before_anything_is_trained() -> None:
     assert result.terms.facts["unscaled_groups"] == [1]
 
 
-def test_a_loop_that_looks_at_no_lr_is_asked_whether_it_does() -> None:
+def test_a_loop_that_trains_at_no_lr_but_its_own_is_refused() -> None:
     """It reads trial.lr for its log and trains at another: one training alone cannot show that."""
 
     def heedless(trial: Trial) -> None:
@@ -421,8 +421,22 @@ def test_a_loop_that_looks_at_no_lr_is_asked_whether_it_does() -> None:
             trial.report(step, train_loss=1.0 / step)
         trial.report(trial.steps, val_loss=0.5)
 
-    with pytest.raises(StudyError, match=r"gave the same val/loss, 0\.5: .* made with the trial's lr"):
+    with pytest.raises(InputError, match=r"same lr at every trial\.lr: 0\.1; make it with trial\.lr"):
         study(heedless, "heedless-lr")
+
+
+def test_a_model_that_is_not_the_one_that_is_evaluated_is_asked_after() -> None:
+    def heedless(trial: Trial) -> None:
+        optimizer = torch.optim.SGD([nn.Parameter(torch.ones(1))], lr=trial.lr)
+        scheduler = trial.schedule.build(optimizer, trial.steps)
+        for step in range(1, trial.steps + 1):
+            optimizer.step()
+            scheduler.step()
+            trial.report(step, train_loss=1.0 / step)
+        trial.report(trial.steps, val_loss=0.5)
+
+    with pytest.raises(StudyError, match=r"gave the same val/loss, 0\.5: .* made with the trial's lr"):
+        study(heedless, "heedless")
 
 
 # --- whether decay helps ----------------------------------------------------------------------------------
