@@ -374,7 +374,7 @@ def test_a_capped_loop_of_ones_own_has_the_bracket_of_the_task_that_is_capped_al
     plain = in_units(as_task(whole)).suggestion
     assert None not in (task.bracket, loop.bracket, plain.bracket)
     assert loop.bracket.high == pytest.approx(task.bracket.high, rel=0.3)  # type: ignore[union-attr]
-    assert 30 * loop.bracket.high**2 == pytest.approx(plain.bracket.high, rel=0.5)  # type: ignore[union-attr,operator]
+    assert 30 * loop.bracket.high**2 == pytest.approx(plain.bracket.high, rel=0.5)  # type: ignore[union-attr]
 
 
 def test_a_loop_of_ones_own_that_ignores_its_lr_is_refused_before_it_trains() -> None:
