@@ -15,25 +15,25 @@ if TYPE_CHECKING:
     from lrsearch.errors import StopTrial as StopTrial
     from lrsearch.errors import StudyError as StudyError
     from lrsearch.errors import TrackingError as TrackingError
-    from lrsearch.search.compare import ComparisonResult as ComparisonResult
-    from lrsearch.search.compare import compare as compare
-    from lrsearch.search.range_test import range_test as range_test
-    from lrsearch.search.range_test_result import RangeTest as RangeTest
-    from lrsearch.search.reproduce import reproduce as reproduce
-    from lrsearch.search.study import resume as resume
-    from lrsearch.search.study import search as search
-    from lrsearch.search.study_result import StudyResult as StudyResult
-    from lrsearch.search.study_result import load as load
+    from lrsearch.study.compare import ComparisonResult as ComparisonResult
+    from lrsearch.study.compare import compare as compare
+    from lrsearch.study.sweep import range_test as range_test
+    from lrsearch.study.sweep_result import RangeTest as RangeTest
+    from lrsearch.study.reproduce import reproduce as reproduce
+    from lrsearch.study.run import resume as resume
+    from lrsearch.study.run import search as search
+    from lrsearch.study.result import StudyResult as StudyResult
+    from lrsearch.study.result import load as load
     from lrsearch.training.metrics import whole as whole
-    from lrsearch.training.state import preserve_state as preserve_state
+    from lrsearch.training.snapshot import preserve_state as preserve_state
     from lrsearch.training.task import Task as Task
     from lrsearch.training.trial import Trial as Trial
 
 _HOMES = {
-    "ComparisonResult": "search.compare",
+    "ComparisonResult": "study.compare",
     "InputError": "errors",
     "LrsearchError": "errors",
-    "RangeTest": "search.range_test_result",
+    "RangeTest": "study.sweep_result",
     "RangeTestCurve": "core.curve",
     "RecordError": "errors",
     "Suggestion": "core.suggest",
@@ -43,14 +43,14 @@ _HOMES = {
     "StopTrial": "errors",
     "StudyError": "errors",
     "StudyPlan": "core.study_plan",
-    "StudyResult": "search.study_result",
-    "compare": "search.compare",
-    "load": "search.study_result",
-    "preserve_state": "training.state",
-    "range_test": "search.range_test",
-    "reproduce": "search.reproduce",
-    "resume": "search.study",
-    "search": "search.study",
+    "StudyResult": "study.result",
+    "compare": "study.compare",
+    "load": "study.result",
+    "preserve_state": "training.snapshot",
+    "range_test": "study.sweep",
+    "reproduce": "study.reproduce",
+    "resume": "study.run",
+    "search": "study.run",
     "whole": "training.metrics",
 }
 
@@ -62,9 +62,7 @@ def __getattr__(name: str) -> Any:
     # A name is looked up on its first use: importing lrsearch costs next to nothing.
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
-    if name != "search":  # a room too: the import has set the name to the callable module
-        globals()[name] = value
+    globals()[name] = value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
     return value
 
 

@@ -31,13 +31,13 @@ from lrsearch import InputError, RangeTest, RecordError
 from lrsearch.cli import main
 from lrsearch.core.study_plan import StudyPlan, load_plan
 from lrsearch.errors import LrsearchError
-from lrsearch.search.overview import status
-from lrsearch.search.report_data import gather
-from lrsearch.search.setting import with_whole_schedules
+from lrsearch.study.status import status
+from lrsearch.study.gather import gather
+from lrsearch.study.prepare import with_whole_schedules
 from lrsearch.tracking.folder import StudyFolder, create_folder
 from lrsearch.tracking.journal import BLOCK
 from lrsearch.tracking.reading import RunRecord, last_writer, read_run, read_start
-from tests.search.tasks import digits, study
+from tests.study.tasks import digits, study
 from tests.tracking.runs import finished
 
 COUNTS = {"plans": 500, "toml": 400, "bytes": 200, "journals": 400, "files": 100, "sweeps": 300, "words": 300}

@@ -13,8 +13,8 @@ from typer.main import get_command
 
 from lrsearch.cli import app
 from lrsearch.core.study_plan import load_plan
-from lrsearch.core.study_result import WarningName
-from lrsearch.search.setting import with_whole_schedules
+from lrsearch.core.answer import WarningName
+from lrsearch.study.prepare import with_whole_schedules
 from tests.readme import PAGES, README, rendered
 
 TEXT = README.read_text(encoding="utf-8")

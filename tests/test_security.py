@@ -27,24 +27,24 @@ from markdown_it import MarkdownIt
 import lrsearch
 from lrsearch import InputError, RecordError
 from lrsearch.core.comparison import compare_studies
-from lrsearch.core.results import MetricSummary
+from lrsearch.core.trial import MetricSummary
 from lrsearch.report.comparison_page import page as comparison_page
 from lrsearch.report.comparison_tables import comparison_html
 from lrsearch.report.study_tables import stage_html, study_html
 from lrsearch.report.tables import range_test_html, suggestion_html
-from lrsearch.search.description import describe_study
-from lrsearch.search.lab import weights_path
-from lrsearch.search.task_source import load_task
-from lrsearch.search.ui import serve
+from lrsearch.study.description import describe_study
+from lrsearch.study.executor import weights_path
+from lrsearch.study.task_source import load_task
+from lrsearch.study.ui import serve
 from lrsearch.tracking.folder import StudyFolder, create_folder
 from lrsearch.tracking.journal import RunJournal
-from lrsearch.tracking.records import RunStart
-from lrsearch.training.trial_run import evaluate
+from lrsearch.tracking.entries import RunStart
+from lrsearch.training.run_trial import evaluate
 from tests.conftest import CHECKOUT, Command
 from tests.report.comparisons import studies_of
 from tests.report.studies import answer_of, plan_of, stages_of, trial
-from tests.report.test_html import data_of
-from tests.search.tasks import NOWHERE, Ends, digits, interrupt, runs, study
+from tests.report.test_page import data_of
+from tests.study.tasks import NOWHERE, Ends, digits, interrupt, runs, study
 
 WORDS = ("--tracking-uri", NOWHERE, "--sync-timeout", "0")
 SOURCE = ("digits", ["hidden=16"])

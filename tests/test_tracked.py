@@ -26,7 +26,7 @@ import lrsearch
 from lrsearch import RangeTest, Task
 from lrsearch.tracking.folder import StudyFolder
 from lrsearch.tracking.reading import read_run
-from lrsearch.tracking.state import load_state
+from lrsearch.tracking.progress import load_state
 from tests.conftest import CHECKOUT, Command
 from tests.tracking.store import Store
 
@@ -411,5 +411,5 @@ def no_mirror_stays(tmp_path: Path) -> Any:
     yield
     for process in psutil.process_iter(["cmdline"]):
         words = process.info["cmdline"] or []
-        if "lrsearch.tracking.mirror" in words and words[-1].startswith(f"{tmp_path}{os.sep}"):
+        if "lrsearch.tracking.mlflow.mirror" in words and words[-1].startswith(f"{tmp_path}{os.sep}"):
             process.kill()

@@ -98,7 +98,7 @@ def wait_for_mlflow(result: Any, timeout: float) -> None:
 def say_pending(state: str, folder: Any) -> None:
     """Say how a record that MLflow has not got whole is sent later."""
     if state == "pending":
-        from lrsearch.tracking.state import load_state
+        from lrsearch.tracking.progress import load_state
 
         kept = load_state(folder)
         reason = f" ({_store(folder)}: {kept.error})" if kept is not None and kept.error else ""

@@ -48,7 +48,7 @@ def report(
 ) -> None:
     """Write a study's report, one page that holds everything; of a half-done study what there is."""
     with reporting(debug):
-        from lrsearch.search.report_data import write_report
+        from lrsearch.study.gather import write_report
         from lrsearch.tracking.folder import find_folder
 
         page = write_report(find_folder(name), out)
@@ -66,8 +66,8 @@ def status(
 ) -> None:
     """Say which studies and range tests there are, and how far each has come."""
     with reporting(debug):
-        from lrsearch.search.overview import overview
-        from lrsearch.search.overview import status as status_of
+        from lrsearch.study.status import overview
+        from lrsearch.study.status import status as status_of
         from lrsearch.tracking.folder import find_folder, home
 
         found = overview() if name is None else [status_of(find_folder(name))]
@@ -93,7 +93,7 @@ def reproduce(
 ) -> None:
     """Train a study's winner again, and compare it with its record: exit code 1 where it is different."""
     with reporting(debug):
-        from lrsearch.search.reproduce import reproduce as run
+        from lrsearch.study.reproduce import reproduce as run
 
         with redirect_stdout(sys.stderr):
             found = run(name, device=device)
@@ -115,7 +115,7 @@ def compare(
 ) -> None:
     """Hold finished studies against each other, and say which differences are real."""
     with reporting(debug):
-        from lrsearch.search.compare import compare as run
+        from lrsearch.study.compare import compare as run
 
         found = run(*names)
         page = None if out is None else found.report(out)
@@ -128,7 +128,7 @@ def compare(
 @app.command()
 def tasks(as_json: Json = False) -> None:
     """List the built-in tasks, with their settings."""
-    from lrsearch.search.task_source import built_in_tasks
+    from lrsearch.study.task_source import built_in_tasks
 
     found = built_in_tasks()
     if as_json:
@@ -149,7 +149,7 @@ def ui(
 ) -> None:
     """Start MLflow's own UI on the store of a study, on this machine only, and print the page's address."""
     with reporting(debug):
-        from lrsearch.search.ui import serve
+        from lrsearch.study.ui import serve
 
         serve(name, tracking_uri, port, say=typer.echo)
 
@@ -164,7 +164,7 @@ def rm(
     with reporting(debug):
         import shutil
 
-        from lrsearch.search.overview import status as status_of
+        from lrsearch.study.status import status as status_of
         from lrsearch.tracking.folder import find_folder
 
         folder = find_folder(name)

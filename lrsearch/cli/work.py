@@ -73,8 +73,8 @@ def range_test(
     with reporting(debug):
         if quiet:
             warnings.simplefilter("ignore")
-        from lrsearch.search.range_test import range_test as run
-        from lrsearch.search.task_source import load_task
+        from lrsearch.study.sweep import range_test as run
+        from lrsearch.study.task_source import load_task
 
         with redirect_stdout(sys.stderr):  # what the task prints; stdout is for the answer
             result = run(
@@ -143,9 +143,9 @@ def search(
         if quiet:
             warnings.simplefilter("ignore")
         from lrsearch.core.study_plan import load_plan
-        from lrsearch.search.setting import changes_asked, prepare
-        from lrsearch.search.study import search as run
-        from lrsearch.search.task_source import load_task
+        from lrsearch.study.prepare import changes_asked, prepare
+        from lrsearch.study.run import search as run
+        from lrsearch.study.task_source import load_task
 
         source = (task, settings or [])
         with redirect_stdout(sys.stderr):  # what the task prints; stdout is for the answer
@@ -192,7 +192,7 @@ def resume(
     with reporting(debug, study=name), limited(max_time):
         if quiet:
             warnings.simplefilter("ignore")
-        from lrsearch.search.study import resume as run
+        from lrsearch.study.run import resume as run
 
         with redirect_stdout(sys.stderr):
             result = run(

@@ -73,11 +73,11 @@ class DivergenceRule:
         self._spreads.append(_spread(window))
         return "loss_rose" if since >= self._begins and self._has_risen(window, self._initial) else None
 
-    def state(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         """What it has seen, as plain data."""
         return dict(vars(self))
 
-    def put_back(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from where `state` was taken, of a rule for as many steps."""
         vars(self).update(state)
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from lrsearch.core.response import Observation, Response
-from lrsearch.core.results import TrialResult
+from lrsearch.core.trial import TrialResult
 from lrsearch.core.stats import Noise
 from lrsearch.core.study_plan import StudyPlan
 

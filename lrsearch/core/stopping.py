@@ -24,7 +24,7 @@ class StopRule(Protocol):
         """Takes the next loss."""
 
 
-class Classic:
+class FourTimesRule:
     """Stops with reason ``4x`` when the smoothed loss exceeds four times its minimum, from the second step
     on.
 
@@ -44,7 +44,7 @@ class Classic:
         return "4x" if exploded else None
 
 
-class Rose:
+class RiseRule:
     """Stops with reason ``rose`` when the loss has risen for good; holds for negative and offset losses too.
 
     It reads raw losses only. The first ten give the initial level m0 (their median) and the spread s (1.4826
@@ -82,11 +82,11 @@ def never(loss: float) -> str | None:  # noqa: ARG001
 
 
 def make_stop_rule(stop: str, lrs: Array, smoothing: float, divergence: Divergence = "auto") -> StopRule:
-    """The rule that ``stop`` names: ``auto`` (`Rose`), ``4x`` (`Classic`) or ``none``.
+    """The rule that ``stop`` names: ``auto`` (`RiseRule`), ``4x`` (`FourTimesRule`) or ``none``.
 
     Where the loss may rise (`divergence` is ``not_finite``), ``auto`` stops at nothing. Under every rule the
     first loss that is not finite ends the sweep: the weights are lost then.
     """
     if stop == "auto":
-        return never if divergence == "not_finite" else Rose(lrs)
-    return Classic(smoothing) if stop == "4x" else never
+        return never if divergence == "not_finite" else RiseRule(lrs)
+    return FourTimesRule(smoothing) if stop == "4x" else never

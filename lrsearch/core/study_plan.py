@@ -15,8 +15,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from lrsearch.core.divergence import Divergence
-from lrsearch.core.plan import validated
-from lrsearch.core.results import Direction, TrialResult, Use, is_loss
+from lrsearch.core.sweep_plan import validated
+from lrsearch.core.trial import Direction, TrialResult, Use, is_loss
 from lrsearch.errors import InputError
 
 StageName = Literal["range-test", "coarse", "fine", "decay", "confirm"]

@@ -14,8 +14,8 @@ _TEMPLATE = "comparison.html.j2"
 
 def draw(comparison: Comparison) -> dict[str, bytes]:
     """The plots as PNG, by name: responses, and batch-sizes where these are what differs."""
-    from lrsearch.report.comparison_plots import plot_comparison, plot_lr_against_batch_size
-    from lrsearch.report.plots import file_axes, png
+    from lrsearch.report.plots.comparison import plot_comparison, plot_lr_against_batch_size
+    from lrsearch.report.plots.range_test import file_axes, png
 
     pictures = {"responses": png(plot_comparison(comparison, ax=file_axes()))}
     if comparison.batch_size_differs:

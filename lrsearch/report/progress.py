@@ -42,7 +42,7 @@ class SweepProgress:
         self._step, self._steps = 0, 0
         self._watch = StallWatch(self._tell_stall, redraws=not self._bar.disable)
 
-    def begin(self, seed: int, steps: int, facts: Mapping[str, Any]) -> None:  # noqa: ARG002
+    def begin(self, seed: int, steps: int, model_info: Mapping[str, Any]) -> None:  # noqa: ARG002
         """A seed's sweep begins: the bar starts again."""
         self._seeds += 1
         self._step, self._steps = 0, steps

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from lrsearch.core.schedule_names import schedule_name
 from lrsearch.core.stats import GainVerdict
 from lrsearch.core.study_plan import StageCost, StudyPlan
-from lrsearch.core.study_result import Answer, StageResult
+from lrsearch.core.answer import Answer, StageResult
 from lrsearch.report.tables import format_lr, html_list, html_table
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ from weakref import WeakValueDictionary
 from lrsearch.errors import InputError, RecordError
 from lrsearch.tracking.folder import StudyFolder
 from lrsearch.tracking.reading import read_run
-from lrsearch.tracking.records import (
+from lrsearch.tracking.entries import (
     ERROR_TAG,
     Artifact,
     End,

@@ -12,7 +12,7 @@ from filelock import FileLock, Timeout
 
 from lrsearch.errors import InputError, RecordError
 from lrsearch.tracking.folder import StudyFolder, writing
-from lrsearch.tracking.records import Writer
+from lrsearch.tracking.entries import Writer
 
 
 @contextmanager

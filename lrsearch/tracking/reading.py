@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lrsearch.errors import RecordError
-from lrsearch.tracking.records import (
+from lrsearch.tracking.entries import (
     Artifact,
     End,
     Param,

@@ -20,7 +20,7 @@ from lrsearch.tracking.destination import DESTINATION_VARIABLE, Destination, fin
 from lrsearch.tracking.folder import StudyFolder
 from lrsearch.tracking.journal import being_written
 from lrsearch.tracking.provenance import redact
-from lrsearch.tracking.state import MirrorState, load_state
+from lrsearch.tracking.progress import MirrorState, load_state
 
 __all__ = ["Destination", "Mirror", "find_destination", "start_mirror", "sync"]
 
@@ -140,7 +140,7 @@ def _launch(folder: StudyFolder, destination: Destination) -> subprocess.Popen[b
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, (os.environ.get("PYTHONPATH"), str(source))))
     try:
         return subprocess.Popen(
-            [sys.executable, "-P", "-m", "lrsearch.tracking.mirror", str(folder.path)],
+            [sys.executable, "-P", "-m", "lrsearch.tracking.mlflow.mirror", str(folder.path)],
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,

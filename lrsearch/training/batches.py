@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from lrsearch.errors import InputError
 from lrsearch.training.loaders import epoch_number, epoch_setters, is_one_shot
-from lrsearch.training.plain_state import RandomStates, State
+from lrsearch.training.portable_state import RandomStates, State
 
 _END = object()
 
@@ -82,7 +82,7 @@ class Batches:
             "start": self._start,
         }
 
-    def put_back(self, place: Mapping[str, Any]) -> None:
+    def load_state_dict(self, place: Mapping[str, Any]) -> None:
         """Go to the pass in which `place` was taken; `skip` is then to be called.
 
         Raises ValueError where the loader is made of other parts, or does not repeat its passes as it did.
@@ -93,7 +93,7 @@ class Batches:
         if self._random_states is None:
             raise ValueError("the passes over its training loader cannot be repeated")
         if place["start"]:
-            self._random_states.put_back(place["start"])
+            self._random_states.load_state_dict(place["start"])
         self._passes -= 1
         self._begin_pass()
         self._before = place["before"]

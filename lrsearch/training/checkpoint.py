@@ -20,7 +20,7 @@ from lrsearch.core.divergence import DivergenceRule
 from lrsearch.errors import InputError, RecordError, first_line
 from lrsearch.training.batches import Batches
 from lrsearch.training.loop import Progress
-from lrsearch.training.plain_state import RandomStates
+from lrsearch.training.portable_state import RandomStates
 from lrsearch.training.signals import DeferredSignals
 from lrsearch.training.tensor_file import write_tensors
 from lrsearch.training.trial_log import TrialLog
@@ -195,12 +195,12 @@ class TrialCheckpoints:
             return 0
         state = found.state
         with found.fitting():
-            progress.put_back(state["training"])
-            self._log.put_back(state["log"])
-            self._rule.put_back(state["rule"])
+            progress.load_state_dict(state["training"])
+            self._log.load_state_dict(state["log"])
+            self._rule.load_state_dict(state["rule"])
         progress.batches.skip()
         with found.fitting():
-            self.random_states.put_back(state["random"])
+            self.random_states.load_state_dict(state["random"])
         return found.step
 
     def wants(self, batches: Batches) -> bool:
@@ -211,9 +211,9 @@ class TrialCheckpoints:
         """Write a checkpoint where one can be made, and stop the training if a signal waits."""
         if progress.batches.at_place():
             state = {
-                "training": progress.state(),
-                "log": self._log.state(),
-                "rule": self._rule.state(),
+                "training": progress.state_dict(),
+                "log": self._log.state_dict(),
+                "rule": self._rule.state_dict(),
                 "random": self.random_states.take(),
             }
             self._files.write(step, state)

@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler
 
 from lrsearch.training.batches import Batches
-from lrsearch.training.plain_state import RandomStates, State
-from lrsearch.training.schedules import PlateauLR, Schedule
+from lrsearch.training.portable_state import RandomStates, State
+from lrsearch.schedules import PlateauLR, Schedule
 from lrsearch.training.untrained import BadBatch, DivergedError
 from lrsearch.training.update import Training
 
@@ -55,22 +55,22 @@ class Progress:
     scheduler: LRScheduler
     batches: Batches
 
-    def state(self) -> State:
+    def state_dict(self) -> State:
         """As plain data; only where `batches.at_place`."""
         return {
-            "training": self.training.state(),
+            "training": self.training.state_dict(),
             "scheduler": self.scheduler.state_dict(),
             "batches": self.batches.place(),
         }
 
-    def put_back(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a `state`, once the batches have `skip`ped those that were taken.
 
         Raises ValueError where the training is made of other parts.
         """
-        self.training.put_back(state["training"])
+        self.training.load_state_dict(state["training"])
         self.scheduler.load_state_dict(state["scheduler"])
-        self.batches.put_back(state["batches"])
+        self.batches.load_state_dict(state["batches"])
 
 
 class Checkpointing(Protocol):

@@ -15,18 +15,18 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from lrsearch.core.results import TrialSpec
+from lrsearch.core.trial import TrialSpec
 from lrsearch.errors import InputError, StopTrial
 from lrsearch.training.optimizers import group_lrs
-from lrsearch.training.schedules import Constant
-from lrsearch.training.schedules.base import FloatArray
-from lrsearch.training.state import preserve_random_state, seed_everything
+from lrsearch.schedules import Constant
+from lrsearch.schedules.base import FloatArray
+from lrsearch.training.snapshot import preserve_random_state, seed_everything
 from lrsearch.training.task import Task, check_parts
 from lrsearch.training.trial import TrainFunction, Trial, TrialSchedule
 from lrsearch.training.update import Training
 
 UNSCALED = "unscaled_groups"
-"""Among the facts: the param groups whose lr is not in proportion to the one the optimizer is made with."""
+"""Among the model_info: the param groups whose lr is not in proportion to the one the optimizer is made with."""
 _LOOKS = 5
 _SAME = 1e-4
 """How far rounding may move the ratio of two lrs."""
@@ -38,12 +38,12 @@ _HALVINGS = 6
 class TaskLook:
     """What a task trains, and whether every param group's lr is in proportion to the one it is made with."""
 
-    facts: dict[str, Any]
+    model_info: dict[str, Any]
 
     @property
     def is_scaled(self) -> bool:
         """Whether all groups are."""
-        return UNSCALED not in self.facts
+        return UNSCALED not in self.model_info
 
 
 def look_at(task: Task, lrs: tuple[float, float], device: torch.device) -> TaskLook:
@@ -66,7 +66,7 @@ def look_at(task: Task, lrs: tuple[float, float], device: torch.device) -> TaskL
         )
     training = Training(model, optimizers[-1], task.train_loader, task.loss, task.step, device=device)
     unscaled = _unscaled(asked, made)
-    return TaskLook({**training.facts(), **({UNSCALED: unscaled} if unscaled else {})})
+    return TaskLook({**training.model_info(), **({UNSCALED: unscaled} if unscaled else {})})
 
 
 def courses(task: Task, model: nn.Module, lrs: Sequence[float]) -> tuple[tuple[float, ...], ...]:

@@ -13,15 +13,15 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from lrsearch.core.plan import SweepPlan
+from lrsearch.core.sweep_plan import SweepPlan
 from lrsearch.errors import InputError
 from lrsearch.training.data import batch_count, check_batches
 from lrsearch.training.loaders import is_one_shot, seed_loaders
 from lrsearch.training.loop import Observer, Outcome, fit
 from lrsearch.training.lr_scaling import UNSCALED, TaskLook, courses, look_at, warn_of_unscaled
 from lrsearch.training.optimizers import group_lrs, set_group_lrs, train_mode
-from lrsearch.training.schedules import Sweep
-from lrsearch.training.state import (
+from lrsearch.schedules import Sweep
+from lrsearch.training.snapshot import (
     Keep,
     preserve_state,
     seed_everything,
@@ -60,7 +60,7 @@ class SweepOrder:
 
 
 @dataclass(frozen=True)
-class Parts:
+class ModelInUse:
     """A model in use with its optimizer, loss and loader: swept from its present weights, and put back."""
 
     model: nn.Module
@@ -110,12 +110,12 @@ class Parts:
             train_mode(self.optimizer)
             training = _training(self.model, self.optimizer, self.loss, self.train_loader, self.step, order)
             training.untrained = rewound(self.model, kept)
-            order.begin(training.facts())
+            order.begin(training.model_info())
             return fit(training, order.schedule, self.steps(order.plan), order.observe)
 
 
 @dataclass(frozen=True)
-class Fresh:
+class FromTask:
     """A task: a new model for every seed. The lr that is swept is the one that its optimizer is made with."""
 
     task: Task
@@ -130,7 +130,7 @@ class Fresh:
         """
         _check_loader(self.task.train_loader, plan)
         chosen = choose_device(device)
-        warn_of_unscaled("Task.optimizer", self.look(plan, chosen).facts.get(UNSCALED, []))
+        warn_of_unscaled("Task.optimizer", self.look(plan, chosen).model_info.get(UNSCALED, []))
         return chosen
 
     def look(self, plan: SweepPlan, device: torch.device) -> TaskLook:
@@ -168,7 +168,7 @@ class Fresh:
             train_mode(optimizer)
             training = _training(model, optimizer, task.loss, task.train_loader, task.step, order)
             training.untrained = rebuilt(partial(task.build_model, order.device), order.seed)
-            order.begin(look.facts)
+            order.begin(look.model_info)
             return fit(training, schedule, self.steps(order.plan), order.observe)
 
 

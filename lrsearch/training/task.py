@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from lrsearch.core.results import check_name
+from lrsearch.core.trial import check_name
 from lrsearch.errors import InputError
 from lrsearch.training.data import batch_count, split_batch
 from lrsearch.training.metrics import Metric, MetricObject, Whole
 from lrsearch.training.optimizers import group_lrs
-from lrsearch.training.state import check_initialised, preserve_random_state, preserve_state
+from lrsearch.training.snapshot import check_initialised, preserve_random_state, preserve_state
 
 Batch = Any
 LossFunction = Callable[..., Tensor]

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from typing import Any
 
 from lrsearch.core.divergence import Divergence
-from lrsearch.core.results import Direction, MetricSummary, TrialResult, TrialSpec, TrialStatus, is_loss
+from lrsearch.core.trial import Direction, MetricSummary, TrialResult, TrialSpec, TrialStatus, is_loss
 from lrsearch.errors import is_out_of_memory
 
 Record = Callable[[int, Mapping[str, float]], None]
@@ -154,7 +154,7 @@ class TrialLog:
                 found[name] = MetricSummary(value, value, value, value, untrained=value)
         return found
 
-    def state(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         """What it has seen so far, as plain data."""
         return {
             "steps_done": self.steps_done,
@@ -166,7 +166,7 @@ class TrialLog:
             "seconds": time.monotonic() - self._started,
         }
 
-    def put_back(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from where `state` was taken."""
         self.steps_done = state["steps_done"]
         self.objective = state["objective"]

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.linalg import LinAlgError  # type: ignore[attr-defined]
 
 from lrsearch.errors import LrsearchError, first_line, is_out_of_memory
-from lrsearch.training.state import Kept, distinct_cells, preserve_random_state, seed_everything
+from lrsearch.training.snapshot import Kept, distinct_cells, preserve_random_state, seed_everything
 
 Untrained = Callable[[], AbstractContextManager[nn.Module]]
 """A block in which the model is as it was before the first update."""
@@ -122,7 +122,7 @@ class Buffers:
             self._kept = _copies(self._model)
 
     @torch.no_grad()
-    def put_back(self, untrained: Untrained | None) -> None:
+    def load_state_dict(self, untrained: Untrained | None) -> None:
         """The buffers as they were before the bad batch, or as they began."""
         if self._kept is None:
             self._kept = {}

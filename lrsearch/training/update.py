@@ -17,14 +17,14 @@ from lrsearch.errors import InputError, LrsearchError, first_line
 from lrsearch.training.batches import Batches
 from lrsearch.training.data import batch_size, describe, to_device
 from lrsearch.training.optimizers import asks_for_closure, needs_closure, settings
-from lrsearch.training.plain_state import (
+from lrsearch.training.portable_state import (
     State,
     module_state,
     optimizer_state,
     put_module_state,
     put_optimizer_state,
 )
-from lrsearch.training.state import preserve_random_state
+from lrsearch.training.snapshot import preserve_random_state
 from lrsearch.training.task import LossFunction, StepFunction, forward
 from lrsearch.training.untrained import (
     BadBatch,
@@ -82,7 +82,7 @@ class Training:
         if self.takes_closure and self.scaler is not None:
             raise self._no_scaler()
 
-    def facts(self) -> dict[str, Any]:
+    def model_info(self) -> dict[str, Any]:
         """What is trained, as plain JSON: the params that every run shows."""
         return {
             "model": type(self.model).__name__,
@@ -93,7 +93,7 @@ class Training:
             "device": str(self.device),
         }
 
-    def state(self) -> State:
+    def state_dict(self) -> State:
         """All that the next update depends on but the batch and the random states, as plain data."""
         return {
             "model": module_state(self.model),
@@ -102,7 +102,7 @@ class Training:
             "scaler": None if self.scaler is None else self.scaler.state_dict(),
         }
 
-    def put_back(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Put back a `state` that was taken after an update; ValueError where the parts are others."""
         put_module_state(self.model, state["model"], self.device)
         if isinstance(self.loss, nn.Module):
@@ -220,7 +220,7 @@ class Training:
         if self._updated and not self._fails_untrained(drawn):
             return False
         self.passed_over.append(place)
-        self._buffers.put_back(self.untrained)
+        self._buffers.load_state_dict(self.untrained)
         return True
 
     def _fails_untrained(self, drawn: list[Any]) -> bool:

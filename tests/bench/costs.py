@@ -11,8 +11,8 @@ from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
-import lrsearch.report.plots  # noqa: F401 (its import is a cost of its own)
-from lrsearch.search.recording import write_curves
+import lrsearch.report.plots.range_test  # noqa: F401 (its import is a cost of its own)
+from lrsearch.study.sweep_record import write_curves
 from lrsearch.tracking.folder import create_folder
 from tests.bench.ours import range_test, store
 from tests.bench.workload import Workload
@@ -22,11 +22,11 @@ _CHECKOUT = Path(__file__).parents[2]
 _FIRST_USE = {
     "import lrsearch over import torch": "import lrsearch",
     "then lrsearch.range_test, at its first use": "lrsearch.range_test",
-    "then matplotlib, for the plot": "import lrsearch.report.plots",
+    "then matplotlib, for the plot": "import lrsearch.report.plots.range_test",
 }
 """What the training process imports, in this order, after torch."""
 _MIRROR = {
-    "imports of the mirror's process (mlflow)": "import lrsearch.tracking.server as server",
+    "imports of the mirror's process (mlflow)": "import lrsearch.tracking.mlflow.server as server",
     "set-up of a fresh SQLite store by the mirror": "server.Server(server.Destination({uri!r}, 'bench'))",
 }
 ROUNDS = 5

@@ -28,11 +28,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
-from lrsearch.core.results import TrialResult, TrialSpec
-from lrsearch.search.study_result import StudyResult, load_study
+from lrsearch.core.trial import TrialResult, TrialSpec
+from lrsearch.study.result import StudyResult, load_study
 from lrsearch.tracking.folder import StudyFolder
 from lrsearch.tracking.reading import RunRecord
-from tests.search.tasks import Observer, digits, points_of, runs, study, trainings, wait_for_mirror
+from tests.study.tasks import Observer, digits, points_of, runs, study, trainings, wait_for_mirror
 from tests.tracking.store import Store, empty_store
 
 KILLS, CLEAN_STOPS = 100, 20

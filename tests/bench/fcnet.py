@@ -33,13 +33,13 @@ from scipy.interpolate import PchipInterpolator
 
 from lrsearch.core.curve import Array
 from lrsearch.core.response import Observation
-from lrsearch.core.results import MetricSummary, TrialResult, TrialSpec
+from lrsearch.core.trial import MetricSummary, TrialResult, TrialSpec
 from lrsearch.core.schedule_names import schedule_name
 from lrsearch.core.study_plan import StudyPlan, load_plan
-from lrsearch.core.study_result import StageResult
+from lrsearch.core.answer import StageResult
 from lrsearch.core.suggest import Bracket
-from lrsearch.search.fold import fold
-from lrsearch.search.stage import Account, Stage
+from lrsearch.study.stages_run import fold
+from lrsearch.core.stage import Account, Stage
 
 DATA_SETS = ("naval_propulsion", "parkinsons_telemonitoring", "protein_structure", "slice_localization")
 LRS = (5e-4, 1e-3, 5e-3, 1e-2, 5e-2, 1e-1)
@@ -170,9 +170,9 @@ def stages(net: Slice, preset: str) -> Found:
     plan = plan_for(preset)
     account = Account(plan, _STEPS)
     account.spent = plan.costs()[0].most
-    lab = SliceLab(net)
+    lab = SliceExecutor(net)
     ended: list[StageResult] = []
-    _, confirmed = fold(lambda name: Stage(name, account, lab), ended.append, _BRACKET)
+    _, confirmed = fold(lambda name: Stage(name, account, executor), ended.append, _BRACKET)
     winner = confirmed.decision.winner
     regret = net.judged(winner.lr, winner.schedule) - net.best
     return Found(winner.lr, winner.schedule, regret, account.spent)
@@ -191,7 +191,7 @@ def plan_for(preset: str) -> StudyPlan:
     )
 
 
-class SliceLab:
+class SliceExecutor:
     """Trainings that are read off a table; the confirm stage takes the study's seeds in another order."""
 
     exact = True

@@ -27,17 +27,17 @@ import torch
 from torch import nn
 
 import lrsearch
-from lrsearch.core.plan import SweepPlan
-from lrsearch.core.results import TrialSpec
+from lrsearch.core.sweep_plan import SweepPlan
+from lrsearch.core.trial import TrialSpec
 from lrsearch.errors import TrackingError
-from lrsearch.search.recording import RangeTestRecord
+from lrsearch.study.sweep_record import RangeTestRecord
 from lrsearch.tracking.destination import Destination
 from lrsearch.tracking.folder import create_folder, range_test_name
 from lrsearch.tracking.sync import Mirror
 from lrsearch.training.fingerprint import describe_data
-from lrsearch.training.range_test import SweepObserver
+from lrsearch.training.sweep import SweepObserver
 from lrsearch.training.task import Task
-from lrsearch.training.trial_run import run_trial
+from lrsearch.training.run_trial import run_trial
 from tests.bench.workload import MAX_LR, MIN_LR, Sample, Workload
 
 METRICS_A_POINT = 3
@@ -107,7 +107,7 @@ def _optimizer(parameters: Iterator[nn.Parameter], lr: float) -> torch.optim.SGD
 
 
 class _Nowhere:
-    def begin(self, facts: Mapping[str, Any]) -> None:
+    def begin(self, model_info: Mapping[str, Any]) -> None:
         """Nothing is kept."""
 
     def record(self, step: int, metrics: Mapping[str, float]) -> None:
@@ -147,8 +147,8 @@ class OpeningApart:
         self._record = record
         self.opening_s = 0.0
 
-    def begin(self, seed: int, steps: int, facts: Mapping[str, Any]) -> None:
-        self._record.begin(seed, steps, facts)
+    def begin(self, seed: int, steps: int, model_info: Mapping[str, Any]) -> None:
+        self._record.begin(seed, steps, model_info)
 
     def point(self, seed: int, step: int, lr: float, loss: float) -> None:
         if step > 1:

@@ -29,13 +29,13 @@ from unittest.mock import patch
 
 import lrsearch
 from lrsearch import RangeTest
-from lrsearch.search import range_test as range_tests
-from lrsearch.search import recording
-from lrsearch.search.recording import RangeTestRecord
+from lrsearch.study import sweep as range_tests
+from lrsearch.study import sweep_record
+from lrsearch.study.sweep_record import RangeTestRecord
 from lrsearch.tracking.folder import StudyFolder
 from lrsearch.tracking.sync import Mirror
 from tests.bench.crash_faults import Outcome, hold_against_mlflow
-from tests.search.tasks import digits, runs
+from tests.study.tasks import digits, runs
 from tests.tracking.postgres import serving_postgres
 from tests.tracking.proxy import Mode, Proxy
 from tests.tracking.runs import end_mirrors, trouble, wait_until
@@ -79,7 +79,7 @@ class Try:
         self.outcome.held_up_s = max(self.outcome.held_up_s or 0.0, held_up_s)
 
     def _train(self) -> RangeTest:
-        write_curves = recording.write_curves
+        write_curves = sweep_record.write_curves
 
         def draw(*arguments: Any) -> None:
             with self.drawing.running():
@@ -87,7 +87,7 @@ class Try:
 
         with (
             patch.object(range_tests, "RangeTestRecord", partial(_Record, self)),
-            patch.object(recording, "write_curves", draw),
+            patch.object(sweep_record, "write_curves", draw),
         ):
             return lrsearch.range_test(
                 digits(),
@@ -143,9 +143,9 @@ class _Record(RangeTestRecord):
         with one.in_record.running():
             super().__init__(**arguments)
 
-    def begin(self, seed: int, steps: int, facts: Mapping[str, Any]) -> None:
+    def begin(self, seed: int, steps: int, model_info: Mapping[str, Any]) -> None:
         with self._one.in_record.running():
-            super().begin(seed, steps, facts)
+            super().begin(seed, steps, model_info)
         self._one.trains(self, seed, 0)
 
     def point(self, seed: int, step: int, lr: float, loss: float) -> None:

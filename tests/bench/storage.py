@@ -26,7 +26,7 @@ from pathlib import Path
 from lrsearch.tracking.folder import StudyFolder, create_folder
 from lrsearch.tracking.journal import RunJournal
 from lrsearch.tracking.reading import read_run
-from lrsearch.tracking.records import DataInput, RunStart
+from lrsearch.tracking.entries import DataInput, RunStart
 from lrsearch.tracking.sync import Destination, start_mirror
 
 RESULTS = Path(__file__).parent / "results"

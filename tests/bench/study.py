@@ -21,9 +21,9 @@ import torch
 
 import lrsearch
 from lrsearch.core.response import Observation
-from lrsearch.core.results import TrialResult, TrialSpec
-from lrsearch.core.study_result import StageResult
-from lrsearch.search.storage import propose
+from lrsearch.core.trial import TrialResult, TrialSpec
+from lrsearch.core.answer import StageResult
+from lrsearch.study.optuna_study import propose
 
 RESULTS = Path(__file__).parent / "results"
 STEPS = 1000

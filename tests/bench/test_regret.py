@@ -48,7 +48,7 @@ def test_seeds_differ_as_much_as_the_tables_do(task: str) -> None:
 
 def test_a_replay_is_begun_on_the_terms_of_the_real_study(task: str) -> None:
     try:
-        real = setting_of(CASES[task], "thorough", budget=30).terms
+        real = setting_of(CASES[task], "thorough", budget=30).config
     except (ModuleNotFoundError, FileNotFoundError, InputError) as missing:
         pytest.skip(f"its data are not here: {missing}")
     replayed = terms_of(task, "thorough", '{"budget": 30}')

@@ -16,5 +16,5 @@ def no_mirror_stays(tmp_path: Path) -> Iterator[None]:
     yield
     for process in psutil.process_iter(["cmdline"]):
         words = process.info["cmdline"] or []
-        if "lrsearch.tracking.mirror" in words and words[-1].startswith(f"{tmp_path}{os.sep}"):
+        if "lrsearch.tracking.mlflow.mirror" in words and words[-1].startswith(f"{tmp_path}{os.sep}"):
             process.kill()

@@ -10,7 +10,7 @@ import pytest
 
 from lrsearch.tracking.folder import StudyFolder
 from tests.conftest import Command
-from tests.search.tasks import Known, study
+from tests.study.tasks import Known, study
 
 PLAN: dict[str, Any] = {
     "preset": "quick",

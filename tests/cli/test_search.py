@@ -229,7 +229,7 @@ def test_plan_file_objective_and_quiet_are_heeded(cli: Command) -> None:
     words = ["--plan", "my.toml", "--objective", "train/loss", "--quiet", "--json"]
     answer = cli("search", "tasks.py:small", "--name", "a", *words, *NOWHERE)
     said = json.loads(answer.out)
-    plan = lrsearch.load("a").terms.plan
+    plan = lrsearch.load("a").config.plan
     assert (said["metric"], plan.objective.metric) == ("train/loss", "train/loss")
     assert (plan.steps, plan.coarse.points, plan.budget) == (30, 3, 12.4)
     assert [line for line in answer.err.splitlines() if "lrsearch sync a" not in line] == ["building"]

@@ -20,7 +20,7 @@ from lrsearch.examples.digits import task as digits
 from lrsearch.examples.fashion_mnist import task as fashion_mnist
 from lrsearch.examples.idx import read_images
 from lrsearch.examples.mnist import task as mnist
-from lrsearch.search.task_source import load_task
+from lrsearch.study.task_source import load_task
 
 # --- digits -----------------------------------------------------------------------------------------------
 

@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 
 from lrsearch.core.curve import RangeTestCurve
 from lrsearch.core.suggest import RULES, Suggestion, combine, suggest
-from lrsearch.report.plots import file_axes, plot_range_test, save
+from lrsearch.report.plots.range_test import file_axes, plot_range_test, save
 from tests.core.curves import (
     default_lrs,
     falling_losses,
@@ -150,7 +150,7 @@ def test_files_are_drawn_without_a_screen_and_without_pyplot(tmp_path: Path) -> 
 import sys
 from pathlib import Path
 from lrsearch.core.suggest import suggest
-from lrsearch.report.plots import file_axes, plot_range_test, save
+from lrsearch.report.plots.range_test import file_axes, plot_range_test, save
 from tests.core.curves import u_curve
 ax = plot_range_test([u_curve()], suggest(u_curve()), "digits", file_axes())
 save(ax, Path({str(tmp_path)!r}) / "a.png")

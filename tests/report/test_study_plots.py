@@ -13,9 +13,9 @@ from matplotlib.lines import Line2D
 
 from lrsearch.core.response import Interval
 from lrsearch.core.schedule_names import SIMPLICITY, schedule_names
-from lrsearch.core.study_result import StageResult
-from lrsearch.report.plots import file_axes, save
-from lrsearch.report.study_plots import plot_learning_curves, plot_response, plot_schedules, styles
+from lrsearch.core.answer import StageResult
+from lrsearch.report.plots.range_test import file_axes, save
+from lrsearch.report.plots.study import plot_learning_curves, plot_response, plot_schedules, styles
 from tests.report.studies import BEST, STEPS, answer_of, loss_of, plan_of, stages_of, trial
 
 KINDS: dict[str, dict[str, Any]] = {

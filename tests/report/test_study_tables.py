@@ -14,7 +14,7 @@ from rich.table import Table
 from lrsearch.core.response import Interval, Tolerance
 from lrsearch.core.stats import Gain
 from lrsearch.core.study_plan import PRESETS, STAGES, load_plan
-from lrsearch.core.study_result import Answer, StageResult
+from lrsearch.core.answer import Answer, StageResult
 from lrsearch.report.study_tables import (
     answer_lines,
     plan_dict,

@@ -16,7 +16,7 @@ import psutil
 from lrsearch.tracking.folder import StudyFolder
 from lrsearch.tracking.journal import RunJournal
 from lrsearch.tracking.reading import read_run
-from lrsearch.tracking.records import DataInput, Param, RunStart
+from lrsearch.tracking.entries import DataInput, Param, RunStart
 from lrsearch.tracking.sync import Mirror
 
 CHECKOUT = Path(__file__).parents[2]
@@ -88,7 +88,7 @@ def end_mirrors(place: Path) -> None:
     """End the mirrors that still serve a folder in here: those whose server never comes back."""
     for process in psutil.process_iter(["cmdline"]):
         words = process.info["cmdline"] or []
-        if "lrsearch.tracking.mirror" in words and words[-1].startswith(str(place)):
+        if "lrsearch.tracking.mlflow.mirror" in words and words[-1].startswith(str(place)):
             with suppress(psutil.NoSuchProcess):
                 process.kill()
 

@@ -13,9 +13,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from lrsearch.core.results import TrialResult, TrialSpec
+from lrsearch.core.trial import TrialResult, TrialSpec
 from lrsearch.core.study_plan import Objective
-from lrsearch.search.study_record import About, StudyRecord
+from lrsearch.study.record import About, StudyRecord
 from lrsearch.tracking.folder import StudyFolder
 from lrsearch.tracking.reading import read_run
 from lrsearch.tracking.sync import Destination, Mirror, start_mirror, sync

@@ -10,7 +10,7 @@ import pytest
 from lrsearch.errors import InputError, RecordError
 from lrsearch.tracking.destination import load
 from lrsearch.tracking.folder import StudyFolder
-from lrsearch.tracking.state import load_state
+from lrsearch.tracking.progress import load_state
 from lrsearch.tracking.sync import Destination, find_destination, start_mirror, sync
 from tests.tracking.runs import finished, in_python, trouble
 from tests.tracking.store import Store

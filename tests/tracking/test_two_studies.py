@@ -13,7 +13,7 @@ from tests.tracking.store import Store
 STUDY = """
 import sys
 import lrsearch
-from tests.search.tasks import PLAN, Known
+from tests.study.tasks import PLAN, Known
 name, uri = sys.argv[1:]
 result = lrsearch.search(Known(), name, steps=60, plan=PLAN, tracking_uri=uri, progress=False)
 assert result.wait(120), result.tracking

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
 from torch.utils.data import DataLoader, TensorDataset
 
-from lrsearch.core.results import TrialResult, TrialSpec
+from lrsearch.core.trial import TrialResult, TrialSpec
 from lrsearch.training.task import Task
-from lrsearch.training.trial_run import run_trial
+from lrsearch.training.run_trial import run_trial
 
 CPU = torch.device("cpu")
 INPUTS = torch.randn(64, 4, generator=torch.Generator().manual_seed(0))
@@ -30,8 +30,8 @@ class Listener:
     facts: list[dict[str, Any]] = field(default_factory=list)
     points: list[tuple[int, dict[str, float]]] = field(default_factory=list)
 
-    def begin(self, facts: Mapping[str, Any]) -> None:
-        self.facts.append(dict(facts))
+    def begin(self, model_info: Mapping[str, Any]) -> None:
+        self.model_info.append(dict(model_info))
 
     def record(self, step: int, metrics: Mapping[str, float]) -> None:
         self.points.append((step, dict(metrics)))

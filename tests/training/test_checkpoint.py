@@ -32,18 +32,18 @@ from torch.utils.data import (
 )
 
 from lrsearch.core.divergence import DivergenceRule
-from lrsearch.core.results import TrialResult, TrialSpec
+from lrsearch.core.trial import TrialResult, TrialSpec
 from lrsearch.errors import InputError, RecordError
 from lrsearch.training.batches import Batches
 from lrsearch.training.checkpoint import Checkpoints, TrialCheckpoints, check_every, keep_only
 from lrsearch.training.loop import fit
-from lrsearch.training.plain_state import RandomStates
-from lrsearch.training.schedules import Cosine
+from lrsearch.training.portable_state import RandomStates
+from lrsearch.schedules import Cosine
 from lrsearch.training.signals import DeferredSignals
-from lrsearch.training.state import strided_parts
+from lrsearch.training.snapshot import strided_parts
 from lrsearch.training.task import Task
 from lrsearch.training.trial_log import TrialLog
-from lrsearch.training.trial_run import run_trial
+from lrsearch.training.run_trial import run_trial
 from lrsearch.training.update import Training
 from tests.training.tasks import (
     CPU,

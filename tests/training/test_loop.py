@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from lrsearch.errors import InputError
 from lrsearch.training.loop import Outcome, Validated, fit
-from lrsearch.training.schedules import Constant, Plateau, Step, Sweep
+from lrsearch.schedules import Constant, Plateau, Step, Sweep
 from lrsearch.training.update import Training
 from tests.training.tasks import SAM
 
@@ -92,7 +92,7 @@ def test_an_update_that_the_scaler_skips_is_no_step() -> None:
 def test_the_facts_are_those_of_the_first_group() -> None:
     model = nn.Linear(4, 2)
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.1, weight_decay=0.02)
-    facts = training(model, optimizer=optimizer).facts()
+    facts = training(model, optimizer=optimizer).model_info()
     expected = {"model": "Linear", "parameters": 10, "optimizer": "AdamW", "weight_decay": 0.02}
     assert facts.items() >= expected.items()
     assert (facts["device"], facts["decoupled_weight_decay"]) == ("cpu", True)
@@ -125,7 +125,7 @@ def test_settings_that_are_no_numbers_are_left_out_of_the_facts(
 ) -> None:
     model = nn.Linear(4, 2)
     trained = training(model, optimizer=OfOnesOwn(model.parameters(), **settings))
-    facts = trained.facts()
+    facts = trained.model_info()
     assert {name: facts[name] for name in ("betas", "momentum", "weight_decay") if name in facts} == expected
     assert json.loads(json.dumps(facts)) == facts
     assert sweep(trained)[0] == Outcome(12)

@@ -11,9 +11,9 @@ import torch
 from torch import nn
 
 import lrsearch
-from lrsearch.core.results import MetricSummary, TrialResult, TrialSpec
+from lrsearch.core.trial import MetricSummary, TrialResult, TrialSpec
 from lrsearch.errors import InputError, StopTrial
-from lrsearch.training.schedules import schedule_from_dict
+from lrsearch.schedules import schedule_from_dict
 from lrsearch.training.trial import Trial
 from tests.training.tasks import make_spec, run
 

@@ -17,7 +17,7 @@ import optuna
 
 from lrsearch.core.schedule_names import schedule_name, schedule_names
 from lrsearch.core.suggest import RULES
-from lrsearch.search.fold import bracket_of
+from lrsearch.study.stages_run import bracket_of
 from tests.bench.regret.oracle import SCHEDULES
 from tests.bench.regret.peers import peer_names, peer_suggestion
 from tests.bench.regret.replay import Choice, OracleLab, oracle, replay, swept
@@ -168,13 +168,13 @@ def _sample(
         optuna.samplers.TPESampler(seed=number) if sampler == "TPE" else optuna.samplers.RandomSampler(number)
     )
     search = optuna.create_study(sampler=chosen)
-    worst = lab.oracle.initial
+    worst = executor.oracle.initial
     tried = []
     for seed in range(runs):
         trial = search.ask()
         lr = trial.suggest_float("lr", low, high, log=True)
         schedule = trial.suggest_categorical("schedule", SCHEDULES)
-        loss = lab.loss(lr, schedule, seed)
+        loss = executor.loss(lr, schedule, seed)
         search.tell(trial, loss if math.isfinite(loss) else worst)
         tried.append((loss, lr, schedule))
     return tried
@@ -183,7 +183,7 @@ def _sample(
 def _halving(name: str, number: int, *, budget: float) -> Choice:
     """Rungs at a quarter, half and the whole: n/4 + n/2 * 1/4 + n/4 * 1/2 run-equivalents of n trainings."""
     lab = OracleLab(oracle(name), number)
-    rng = lab.rng(2**31)  # no training's seed
+    rng = executor.rng(2**31)  # no training's seed
     low, high = np.log(lab.oracle.lrs[[0, -1]])
     started = int(budget / (0.25 + 0.125 + 0.125))
     alive = [

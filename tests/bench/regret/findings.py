@@ -24,9 +24,9 @@ import numpy as np
 import torch
 
 from lrsearch.core.curve import Array
-from lrsearch.core.results import TrialSpec
-from lrsearch.training.schedules import schedule_from_dict
-from lrsearch.training.trial_run import run_trial
+from lrsearch.core.trial import TrialSpec
+from lrsearch.schedules import schedule_from_dict
+from lrsearch.training.run_trial import run_trial
 from tests.bench.regret.oracle import (
     FOLDER,
     SCHEDULES,
@@ -98,7 +98,7 @@ def train(task: str, lr: float, schedule: str, seed: int) -> Short:
     """One short training, its schedule complete."""
     case = CASES[task]
     whole = schedule_from_dict({"name": schedule}).to_dict()
-    steps = setting_of(case).terms.total_steps * short_epochs(case) // case.epochs
+    steps = setting_of(case).config.total_steps * short_epochs(case) // case.epochs
     spec = TrialSpec("short", lr, whole, seed, steps)
     result = run_trial(case.task, spec, torch.device("cpu"), Unheard(), objective="val/loss")
     complete = result.status == "complete"

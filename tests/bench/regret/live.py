@@ -17,9 +17,9 @@ import numpy as np
 import torch
 
 import lrsearch
-from lrsearch.core.results import TrialSpec
+from lrsearch.core.trial import TrialSpec
 from lrsearch.core.schedule_names import schedule_name
-from lrsearch.training.trial_run import run_trial
+from lrsearch.training.run_trial import run_trial
 from tests.bench.regret.oracle import FOLDER, Unheard
 from tests.bench.regret.replay import oracle
 from tests.bench.regret.score import Row
@@ -78,7 +78,7 @@ def study(preset: str, task: str, seed: int) -> LiveRow:
         )
         found.wait(_PATIENCE_S)
     schedule = found.schedule.to_dict()
-    steps = found.terms.total_steps
+    steps = found.config.total_steps
     known = oracle(task)
     losses = []
     for judge in _JUDGING_SEEDS:

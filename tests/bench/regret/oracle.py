@@ -23,14 +23,14 @@ from typing import Any
 
 import torch
 
-from lrsearch.core.results import TrialSpec
+from lrsearch.core.trial import TrialSpec
 from lrsearch.core.study_plan import load_plan
 from lrsearch.core.suggest import suggest
-from lrsearch.search.setting import Setting, prepare
-from lrsearch.search.terms import Terms
-from lrsearch.training.range_test import Observers, sweep
-from lrsearch.training.schedules import schedule_from_dict
-from lrsearch.training.trial_run import run_trial
+from lrsearch.study.prepare import PreparedStudy, prepare
+from lrsearch.study.config import StudyConfig
+from lrsearch.training.sweep import Observers, sweep
+from lrsearch.schedules import schedule_from_dict
+from lrsearch.training.run_trial import run_trial
 from tests.bench.regret.table import Floats, Table
 from tests.bench.regret.tasks import CASES, Case
 
@@ -95,14 +95,14 @@ def compute() -> None:
                 _note(case, len(asked), (time.monotonic() - begin) / 60)
 
 
-def setting_of(case: Case, preset: str = "default", **changes: Any) -> Setting:
+def setting_of(case: Case, preset: str = "default", **changes: Any) -> PreparedStudy:
     """A study of a task before it begins."""
     return prepare(case.task, load_plan(preset).with_changes(epochs=case.epochs, **changes))
 
 
 @cache
-def _terms(name: str) -> Terms:
-    return setting_of(CASES[name]).terms
+def _terms(name: str) -> StudyConfig:
+    return setting_of(CASES[name]).config
 
 
 def train_cell(name: str, lr: float, schedule: str, seed: int) -> Cell:
@@ -156,7 +156,7 @@ def fingerprint(name: str) -> str:
 class Unheard:
     """Keeps nothing of a training."""
 
-    def begin(self, facts: Mapping[str, Any]) -> None:
+    def begin(self, model_info: Mapping[str, Any]) -> None:
         """What is trained."""
 
     def record(self, step: int, metrics: Mapping[str, float]) -> None:
@@ -188,12 +188,12 @@ def _sweep_jobs(case: Case, preset: str) -> Iterator[tuple[str, str, int]]:
 
 def _sweep(name: str, preset: str, seed: int) -> dict[str, Any]:
     setting = setting_of(CASES[name], preset)
-    plan = setting.terms.sweep.model_copy(update={"repeats": 1, "seed": seed})
+    plan = setting.config.sweep.model_copy(update={"repeats": 1, "seed": seed})
     (curve,) = sweep(setting.subject, plan, setting.device, Observers(()))
     return {
         "seed": seed,
-        "cost": curve.steps / setting.terms.total_steps,
-        "repeats": setting.terms.sweep.repeats,
+        "cost": curve.steps / setting.config.total_steps,
+        "repeats": setting.config.sweep.repeats,
         "suggestion": suggest(curve).to_dict(),
     }
 
@@ -204,7 +204,7 @@ def _note(case: Case, trainings: int, minutes: float) -> None:
     _table(case.name).replace(cells)
     path = FOLDER / "oracle.json"
     notes = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    terms = setting_of(case).terms
+    terms = setting_of(case).config
     notes[case.name] = {
         "trainings": len(cells),
         "trained in this run": trainings,
@@ -214,7 +214,7 @@ def _note(case: Case, trainings: int, minutes: float) -> None:
         "trivial loss": case.trivial,
         "seeds": list(SEEDS),
         "facts": dict(terms.facts),
-        "data": {context: dict(facts) for context, facts in terms.data.items()},
+        "data": {context: dict(model_info) for context, facts in terms.data.items()},
         "versions": {package: version(package) for package in ("lrsearch", "torch", "numpy")},
         "table": fingerprint(case.name),
     }

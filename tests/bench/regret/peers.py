@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lrsearch.errors import first_line
-from lrsearch.training.state import seed_everything, single_threaded
+from lrsearch.training.snapshot import seed_everything, single_threaded
 from lrsearch.training.task import Task
 from tests.bench.peers import quiet
 from tests.bench.regret.oracle import FOLDER, setting_of
@@ -134,7 +134,7 @@ def compute() -> None:
     have = {(row.task, row.peer, row.seed) for row in TABLE.read()}
     with single_threaded():
         for case in CASES.values():
-            whole = setting_of(case).terms.total_steps
+            whole = setting_of(case).config.total_steps
             for peer, seed in itertools.product(PEERS, range(SEEDS)):
                 if (case.name, peer, seed) not in have:
                     TABLE.append(suggest(case, peer, seed, whole))

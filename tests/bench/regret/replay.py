@@ -22,19 +22,19 @@ from scipy.interpolate import PchipInterpolator
 
 from lrsearch.core.curve import Array
 from lrsearch.core.response import Observation
-from lrsearch.core.results import MetricSummary, TrialResult, TrialSpec
+from lrsearch.core.trial import MetricSummary, TrialResult, TrialSpec
 from lrsearch.core.schedule_names import schedule_name
 from lrsearch.core.study_plan import load_plan
-from lrsearch.core.study_result import Answer, StageResult
+from lrsearch.core.answer import Answer, StageResult
 from lrsearch.core.suggest import Suggestion, combine
 from lrsearch.errors import StudyError
-from lrsearch.search.confirmation import Confirmed
-from lrsearch.search.fold import answer_of, bracket_of, fold
-from lrsearch.search.setting import with_whole_schedules
-from lrsearch.search.stage import Account, Stage
-from lrsearch.search.stages import Base
-from lrsearch.search.storage import propose
-from lrsearch.search.terms import Terms
+from lrsearch.core.confirm import Confirmed
+from lrsearch.study.stages_run import answer_of, bracket_of, fold
+from lrsearch.study.prepare import with_whole_schedules
+from lrsearch.core.stage import Account, Stage
+from lrsearch.core.stages import Base
+from lrsearch.study.optuna_study import propose
+from lrsearch.study.config import StudyConfig
 from tests.bench.regret.oracle import SCHEDULES, SEEDS, Cell, noted, read_cells, read_sweeps
 from tests.bench.regret.tasks import CASES, Case
 
@@ -181,12 +181,12 @@ def _sweeps(name: str, preset: str) -> list[tuple[Suggestion, float]]:
 
 
 @cache
-def terms_of(name: str, preset: str, changes: str) -> Terms:
+def terms_of(name: str, preset: str, changes: str) -> StudyConfig:
     """What a study of a task is begun with, as the oracle's notes have it: the data are not needed."""
     known = noted(name)
     epochs, steps = known["epochs"], known["steps a training"]
     plan = load_plan(preset).with_changes(epochs=epochs, **json.loads(changes))
-    return Terms(
+    return StudyConfig(
         plan=with_whole_schedules(plan, steps, steps // epochs),
         task=name,
         facts=known["facts"],
@@ -287,7 +287,7 @@ def replay(
     stages: list[StageResult] = []
     lab = OracleLab(oracle(task), number)
     try:
-        base, confirmed = fold(lambda stage: Stage(stage, account, lab), stages.append, bracket)
+        base, confirmed = fold(lambda stage: Stage(stage, account, executor), stages.append, bracket)
     except StudyError:
         return Replayed(task, tuple(stages), account.spent)
     answer = answer_of(terms, stages, bracket, base, confirmed)

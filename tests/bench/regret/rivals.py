@@ -21,8 +21,8 @@ from torch import nn
 
 from lrsearch.core.divergence import DivergenceRule
 from lrsearch.training.loop import fit
-from lrsearch.training.schedules import Constant, Cosine, Schedule
-from lrsearch.training.state import seed_everything, single_threaded
+from lrsearch.schedules import Constant, Cosine, Schedule
+from lrsearch.training.snapshot import seed_everything, single_threaded
 from lrsearch.training.task import Task
 from lrsearch.training.update import Training
 from lrsearch.training.validation import validate
@@ -112,7 +112,7 @@ def compute() -> None:
     have = {(row.task, row.rival, row.seed) for row in TABLE.read()}
     with single_threaded():
         for case in CASES.values():
-            steps = setting_of(case).terms.total_steps
+            steps = setting_of(case).config.total_steps
             for rival, seed in itertools.product(RIVALS, SEEDS):
                 if (case.name, rival, seed) not in have:
                     TABLE.append(train(case, rival, seed, steps))

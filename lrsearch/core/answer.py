@@ -1,0 +1,146 @@
+"""What a study found: its stages, its finalists and its answer; frozen, and plain JSON both ways.
+
+Objectives stand here in the metric's own sign, as the user reads them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from lrsearch.core.response import Interval, Tolerance
+from lrsearch.core.trial import TrialResult
+from lrsearch.core.stats import Gain
+from lrsearch.core.study_plan import StageName
+
+WarningName = Literal[
+    "no_bracket",
+    "edge",
+    "needs_warmup",
+    "objectives_disagree",
+    "overfitting",
+    "lr_and_weight_decay_tuned_together",
+    "untrained",
+    "unstable",
+    "baseline_better",
+    "bad_data",
+    "trials_failed",
+    "own_loop",
+    "runs_differ",
+    "changes_accepted",
+]
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """One stage: its trials in order, its cost in run-equivalents, and what it found (plain JSON)."""
+
+    stage: StageName
+    trials: tuple[TrialResult, ...]
+    cost: float
+    found: Mapping[str, Any] = field(default_factory=dict)
+
+    def _repr_html_(self) -> str:
+        from lrsearch.report.study_tables import stage_html
+
+        return stage_html(self)
+
+
+@dataclass(frozen=True)
+class Finalist:
+    """A configuration in the confirm stage, with its objective by seed; `name` is unique.
+
+    `gain` is the winner's over it; None of the winner itself, of one that diverged, and where no seed is
+    common to both.
+    """
+
+    name: str
+    lr: float
+    schedule: Mapping[str, Any]
+    objectives: Mapping[int, float]
+    diverged: bool = False
+    gain: Gain | None = None
+
+    @property
+    def mean(self) -> float | None:
+        """Mean objective over its seeds; None without any."""
+        return sum(self.objectives.values()) / len(self.objectives) if self.objectives else None
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The learning rate and the schedule, and how sure they are.
+
+    `base_lr` is the best lr under the base schedule, before decay moved it. `interval` is the
+    confidence set of the optimal lr under the chosen schedule, `tolerance` the lrs that
+    stay within the margin, `noise` the standard deviation between seeds, in the objective's unit; `margin` is
+    that margin. `warnings` map a name to a sentence that says what was seen and what to do.
+    """
+
+    lr: float
+    schedule: Mapping[str, Any]
+    base_lr: float
+    objective: float
+    metric: str
+    reason: str
+    interval: Interval
+    tolerance: Tolerance
+    noise: float
+    margin: float
+    finalists: tuple[Finalist, ...]
+    gain_over_baseline: float | None = None
+    warnings: Mapping[WarningName, str] = field(default_factory=dict)
+    test: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+
+    @property
+    def winner(self) -> Finalist:
+        """The finalist that was chosen."""
+        return next(f for f in self.finalists if f.lr == self.lr and f.schedule == self.schedule)
+
+    @property
+    def constant(self) -> Finalist | None:
+        """The finalist without decay; None where there was none."""
+        return next((f for f in self.finalists if f.schedule["name"] == "constant"), None)
+
+    @property
+    def gain_over_constant(self) -> Gain | None:
+        """What decay brings; None where constant won, and where it cannot be compared."""
+        return self.constant.gain if self.constant is not None else None
+
+    @property
+    def undecided(self) -> tuple[str, ...]:
+        """The finalists that may differ from the winner by more than the margin, or less."""
+        winner = self.winner if self.finalists else None
+        others = [f for f in self.finalists if f is not winner and not f.diverged]
+        return tuple(f.name for f in others if f.gain is None or f.gain.is_open)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON."""
+        return {
+            **asdict(self),
+            "finalists": [
+                {**asdict(f), "objectives": {str(seed): value for seed, value in f.objectives.items()}}
+                for f in self.finalists
+            ],
+            "undecided": list(self.undecided),
+            "gain_over_constant": None if (gain := self.gain_over_constant) is None else asdict(gain),
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Answer:
+        """The answer that `to_dict` wrote."""
+        derived = ("undecided", "gain_over_constant")
+        parts = {
+            "interval": Interval(**values["interval"]),
+            "tolerance": Tolerance(**values["tolerance"]),
+            "finalists": tuple(map(_finalist, values["finalists"])),
+        }
+        return cls(**{name: value for name, value in {**values, **parts}.items() if name not in derived})
+
+
+def _finalist(values: Mapping[str, Any]) -> Finalist:
+    """The finalist as its `asdict`, with seeds as text, has it."""
+    objectives = {int(seed): value for seed, value in values["objectives"].items()}
+    gain = values["gain"]
+    return Finalist(**{**values, "objectives": objectives, "gain": gain and Gain(**gain)})

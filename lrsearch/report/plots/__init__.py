@@ -1,0 +1,1 @@
+"""Draw: the only place of matplotlib."""

@@ -1,0 +1,1 @@
+"""Decide: range tests and studies as a person calls them."""

@@ -1,0 +1,113 @@
+"""What a study was begun with: a resume goes on only where plan, task and data are still the same."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from lrsearch.core.sweep_plan import SweepPlan
+from lrsearch.core.study_plan import SWEEP_STEPS, StudyPlan, load_plan
+from lrsearch.errors import InputError, RecordError
+from lrsearch.tracking.folder import StudyFolder, write_json
+
+
+@dataclass(frozen=True)
+class StudyConfig:
+    """The plan, the task's name, kwargs and model_info (model, optimizer …), its data, and the full length.
+
+    `source` and `settings` name the task on the command line; without them it cannot be made from its name.
+    `accepted` are the changes that were accepted when the study was resumed: by their paths, then and now.
+    """
+
+    plan: StudyPlan
+    task: str
+    model_info: Mapping[str, Any]
+    task_kwargs: Mapping[str, Any]
+    data: Mapping[str, Any]
+    total_steps: int
+    steps_per_epoch: int | None
+    source: str | None = None
+    settings: tuple[str, ...] = ()
+    accepted: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def sweep(self) -> SweepPlan:
+        """The range test's part of the plan; fewer sweeps rather than too short ones."""
+        stage = self.plan.range_test
+        affordable = stage.repeats * stage.share * self.total_steps
+        repeats = min(stage.repeats, max(1, int(affordable // SWEEP_STEPS)))
+        usual = SweepPlan().steps_for(self.steps_per_epoch)
+        return SweepPlan(
+            min_lr=stage.min_lr,
+            max_lr=stage.max_lr,
+            steps=max(min(usual, int(affordable / repeats)), SWEEP_STEPS),
+            repeats=repeats,
+            seed=self.plan.seed,
+            divergence=self.plan.divergence,
+        )
+
+    def save(self, folder: StudyFolder) -> None:
+        """Write `plan.json`."""
+        write_json(folder.plan, self._plain() | {"plan_hash": self.plan.hash})
+
+    def check(self, before: StudyConfig) -> None:
+        """Raise InputError that names what has changed since the study was begun, the first with values."""
+        differences = self.differences(before)
+        if not differences:
+            return
+        name, (then, now) = next(iter(differences.items()))
+        others = f", and {', '.join(list(differences)[1:])} changed too" if len(differences) > 1 else ""
+        raise InputError(
+            name,
+            now,
+            f"the study was begun with {then!r}{others}",
+            "take another name, or go on all the same: accept_changes=True, --accept-changes",
+        )
+
+    def differences(self, before: StudyConfig) -> dict[str, tuple[Any, Any]]:
+        """What has changed, by its path: then and now."""
+        then, now = (dict(_leaves(config._comparable())) for config in (before, self))
+        return {
+            name: (then.get(name), now.get(name))
+            for name in {**then, **now}
+            if then.get(name) != now.get(name)
+        }
+
+    def _plain(self) -> dict[str, Any]:
+        values = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return json.loads(json.dumps({**values, "plan": self.plan.to_dict()}, default=str))  # type: ignore[no-any-return]
+
+    def _comparable(self) -> dict[str, Any]:
+        plain = self._plain()
+        data = {context: dict(facts) for context, facts in plain["data"].items()}
+        for facts in data.values():
+            facts.pop("fingerprint_reason", None)  # unknown is unknown, for whatever reason
+        names = ("plan", "task", "model_info", "task_kwargs", "total_steps")
+        return {name: plain[name] for name in names} | {"data": data}
+
+
+def load_config(folder: StudyFolder) -> StudyConfig:
+    """What a study was begun with; RecordError where `plan.json` is missing or damaged."""
+    try:
+        values = json.loads(folder.plan.read_text(encoding="utf-8"))
+        values.pop("plan_hash")
+        plan = load_plan(values.pop("plan"))
+        return StudyConfig(plan=plan, settings=tuple(values.pop("settings")), **values)
+    except FileNotFoundError:
+        curve = folder.path / "curve.png"
+        if curve.is_file() and not folder.optuna_db.is_file():
+            raise RecordError(f"{folder.name} is a range test, no study; its curve: {curve}") from None
+        begun = "" if folder.journals() else f"; it never began, and lrsearch rm {folder.name} makes room"
+        raise RecordError(f"{folder.name}: no study there ({folder.plan} is missing){begun}") from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise RecordError(f"{folder.plan} is damaged: {error!r}") from error
+
+
+def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            yield from _leaves(inner, f"{path}.{name}" if path else str(name))
+    else:
+        yield path, value

@@ -1,0 +1,319 @@
+"""The staged search: checks what it is given, folds the stages, and keeps everything on record."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lrsearch.core.curve import RangeTestCurve
+from lrsearch.core.trial import TrialSpec
+from lrsearch.core.study_plan import StageName, StudyPlan, load_plan
+from lrsearch.core.answer import Answer, StageResult
+from lrsearch.core.suggest import Bracket, combine, suggest
+from lrsearch.errors import InputError
+from lrsearch.study.stages_run import answer_of, bracket_of, fold
+from lrsearch.study.executor import RecordingExecutor, StudyObserver, weights_path
+from lrsearch.study.sweep_record import RangeTestRecord
+from lrsearch.study.prepare import PreparedStudy, changes_asked, prepare
+from lrsearch.core.stage import Account, Stage
+from lrsearch.study.optuna_study import Storage
+from lrsearch.study.record import StudyRecord
+from lrsearch.study.result import FILES, StudyResult, is_finished, load_study, write_files
+from lrsearch.study.task_source import load_task
+from lrsearch.study.config import StudyConfig, load_config
+from lrsearch.tracking import destination as destinations
+from lrsearch.tracking.destination import Destination, find_destination
+from lrsearch.tracking.folder import StudyFolder, check_free, create_folder, find_folder
+from lrsearch.tracking.lock import hold
+from lrsearch.training.checkpoint import EVERY_S, check_every, keep_only
+from lrsearch.training.sweep import Observers, SweepObserver, sweep
+from lrsearch.training.subjects import FromTask
+from lrsearch.training.task import Task
+from lrsearch.training.run_trial import evaluate
+
+if TYPE_CHECKING:
+    import os
+
+    import torch
+
+    from lrsearch.core.trial import Direction
+    from lrsearch.training.subjects import TaskFunction
+    from lrsearch.training.trial import TrainFunction
+
+    PlanSource = str | os.PathLike[str] | Mapping[str, Any] | StudyPlan
+
+
+def search(
+    task: Task | TaskFunction | TrainFunction,
+    name: str,
+    *,
+    epochs: int | None = None,
+    steps: int | None = None,
+    plan: PlanSource | None = None,
+    objective: str | Mapping[str, Any] | None = None,
+    direction: Direction | None = None,
+    seed: int | None = None,
+    device: str | torch.device | None = None,
+    resume: bool = False,
+    accept_changes: bool = False,
+    tracking_uri: str | None = None,
+    experiment: str | None = None,
+    checkpoint_every: float = EVERY_S,
+    tags: Mapping[str, str] | None = None,
+    progress: StudyObserver | bool = True,
+    source: tuple[str, Sequence[str]] | None = None,
+) -> StudyResult:
+    """Searches the learning rate and the decay schedule of a task, as a study on record.
+
+    Takes a `Task`, the function that makes it, or a training function ``train(trial)``. A range test brackets
+    the lr; a coarse grid and a fine search find it under the plan's base schedule; the decay stage tries
+    schedules around it; the finalists are confirmed on fresh seeds. `name` names the study's folder below
+    ``LRSEARCH_HOME``; its trials are in MLflow while it runs.
+
+    `epochs` or `steps` is the length of a full training (5 epochs where neither is given). `plan` is
+    ``quick``, ``default`` (also where none is given), ``thorough``, a TOML file, or a mapping of settings;
+    `objective` a metric that the trials report, or a mapping with ``metric``, ``direction`` and ``use``;
+    `direction`, ``minimize`` or ``maximize``, is needed where the metric's name does not say it. With
+    `resume` an interrupted study of this name goes on, under its own plan where none is given: nothing
+    finished runs twice; where plan, task or data have changed it is refused, unless `accept_changes`.
+    A training of a `Task` is kept every `checkpoint_every` seconds and where it is interrupted, and goes on
+    from there. `source` is the task's name and settings on the command line.
+
+    The same seed gives the same trials and the same answer, on a CPU bit for bit. Raises InputError for a
+    wrong argument before anything is trained, and StudyError where the trials leave nothing to search.
+    """
+    check_every(checkpoint_every)
+    if not resume:
+        check_free(name)
+    if plan is None:
+        plan = load_config(find_folder(name)).plan if resume else "default"
+    chosen = load_plan(plan).with_changes(**changes_asked(epochs, steps, seed, objective, direction))
+    prepared = prepare(task, chosen, device, source)
+    config = prepared.config
+    folder, changes = _folder(name, config, resume, accept_changes)
+    if not changes and is_finished(folder):
+        return load_study(folder)
+    with ExitStack() as stack:
+        stack.enter_context(hold(folder))
+        changed = resume and bool(config.differences(load_config(folder)))
+        if resume:
+            config = replace(config, accepted={**config.accepted, **changes})
+            prepared = replace(prepared, config=config)
+            config.save(folder)
+        open_record = StudyRecord.resume if folder.journals() else StudyRecord.create
+        record = stack.enter_context(
+            open_record(
+                folder,
+                _destination(folder, config, tracking_uri, experiment),
+                task=config.task,
+                objective=config.plan.objective,
+                params={**config.model_info, **config.task_kwargs},
+                tags=tags or {},
+                data=config.data,
+                steps_per_epoch=config.steps_per_epoch,
+            )
+        )
+        for damage in record.damage:
+            warnings.warn(f"{damage}; the rest is used", UserWarning, stacklevel=2)
+        keep_only(folder.checkpoints, () if changed else record.resumable)
+        observers: list[StudyObserver] = []
+        if not isinstance(progress, bool):
+            observers.append(progress)
+        elif progress:
+            from lrsearch.report.study_progress import StudyProgress
+
+            observers.append(
+                stack.enter_context(StudyProgress(config.plan, config.total_steps, config.steps_per_epoch))
+            )
+        return _Study(prepared, folder, record, observers, checkpoint_every).run()
+
+
+def resume(
+    name: str,
+    *,
+    device: str | torch.device | None = None,
+    accept_changes: bool = False,
+    tracking_uri: str | None = None,
+    experiment: str | None = None,
+    checkpoint_every: float = EVERY_S,
+    progress: StudyObserver | bool = True,
+) -> StudyResult:
+    """Goes on with an interrupted study that was begun on the command line, to its plan's end.
+
+    A finished study is answered from its record. Raises InputError where its task was handed over in Python:
+    ``lrsearch.search(task, name, resume=True)`` goes on there.
+    """
+    config = load_config(find_folder(name))
+    if config.source is None:
+        raise InputError(
+            "name",
+            name,
+            "its task was handed over in Python",
+            f"call lrsearch.search(task, {name!r}, resume=True)",
+        )
+    return search(
+        load_task(config.source, config.settings),
+        name,
+        plan=config.plan,
+        device=device,
+        resume=True,
+        accept_changes=accept_changes,
+        tracking_uri=tracking_uri,
+        experiment=experiment,
+        checkpoint_every=checkpoint_every,
+        progress=progress,
+        source=(config.source, config.settings),
+    )
+
+
+class _Study:
+    """The fold of the stages: what the record holds is not trained again, so a resume is the same fold."""
+
+    def __init__(
+        self,
+        prepared: PreparedStudy,
+        folder: StudyFolder,
+        record: StudyRecord,
+        observers: Sequence[StudyObserver],
+        checkpoint_every: float,
+    ) -> None:
+        self._prepared = prepared
+        self._folder = folder
+        self._record = record
+        self._observers = observers
+        self._account = Account(prepared.plan, prepared.config.total_steps)
+        self._stages: list[StageResult] = []
+        self._storage = Storage(folder.optuna_db, folder.name, prepared.plan)
+        subject = prepared.subject
+        self._executor = RecordingExecutor(
+            subject.task if isinstance(subject, FromTask) else subject.train,
+            prepared.device,
+            prepared.plan,
+            record,
+            self._storage,
+            observers,
+            checkpoint_every,
+        )
+
+    def run(self) -> StudyResult:
+        """All stages, one after the other, and the answer."""
+        self._storage.close_orphans()
+        bracket = self._range_test()
+        base, confirmed = fold(self._begin, self._keep, bracket)
+        return self._conclude(answer_of(self._prepared.config, self._stages, bracket, base, confirmed))
+
+    def _begin(self, name: StageName) -> Stage:
+        for observer in self._observers:
+            observer.stage_begins(name)
+        return Stage(name, self._account, self._executor)
+
+    def _keep(self, result: StageResult) -> None:
+        self._stages.append(result)
+        for observer in self._observers:
+            observer.stage_ends(result)
+
+    def _range_test(self) -> Bracket | None:
+        """The bracket of several sweeps; None where they give no sound one."""
+        for observer in self._observers:
+            observer.stage_begins("range-test")
+        prepared = self._prepared
+        known = self._record.finished_range_test(prepared.config.sweep)
+        if known is not None:
+            curves, suggestion = known
+        else:
+            with self._record.range_test(prepared.config.sweep) as record:
+                heard: list[SweepObserver] = [record, *(_SweepListener(o) for o in self._observers)]
+                curves = tuple(self._sweep(seed, record, heard) for seed in prepared.config.sweep.seeds)
+                suggestion = combine([suggest(curve) for curve in curves])
+                record.finish(curves, suggestion)
+        cost = self._account.book_steps(sum(curve.steps for curve in curves))
+        found = {name: suggestion.to_dict()[name] for name in ("lr", "bracket", "verdict", "reason")}
+        self._keep(StageResult("range-test", (), cost, found))
+        return bracket_of(suggestion)
+
+    def _sweep(
+        self, seed: int, record: RangeTestRecord, observers: Sequence[SweepObserver]
+    ) -> RangeTestCurve:
+        """One seed's curve, from the record where it was swept before."""
+        prepared = self._prepared
+        curve = record.swept_before(seed)
+        if curve is None:
+            plan = prepared.config.sweep.model_copy(update={"repeats": 1, "seed": seed})
+            (curve,) = sweep(prepared.subject, plan, prepared.device, Observers(observers))
+            record.swept(curve)
+        return curve
+
+    def _conclude(self, answer: Answer) -> StudyResult:
+        """Writes the answer down: files, the study's run, the winner's tag."""
+        config = self._prepared.config
+        result = StudyResult(
+            name=self._folder.name,
+            answer=answer,
+            stages=tuple(self._stages),
+            config=config,
+            folder=self._folder,
+            mirror=self._record.mirror,
+            key=self._record.key,
+        )
+        result = self._with_weights(result)
+        write_files(result)
+        self._record.conclude(config.plan, result.answer, result.summary(), FILES)
+        self._record.mark_winner([trial.spec.key for trial in result.trials_of(answer.winner)])
+        return result
+
+    def _with_weights(self, result: StudyResult) -> StudyResult:
+        """Keep the winner's and the constant lr's weights, read the test data with them, drop the others."""
+        kept: dict[str, Path] = {}
+        for label, finalist in (("winner", result.answer.winner), ("constant", result.answer.constant)):
+            trials = result.trials_of(finalist) if finalist is not None else []
+            if trials and (path := weights_path(self._folder, trials[0].spec)).is_file():
+                kept[label] = path
+        for path in self._folder.checkpoints.glob("*.pt"):
+            if path not in kept.values():
+                path.unlink()
+        test = {}
+        for label, path in kept.items():
+            self._record.attach(path.stem, f"{self._folder.checkpoints.name}/{path.name}")
+            task = self._prepared.subject.task if isinstance(self._prepared.subject, FromTask) else None
+            if task is not None and task.test_loader is not None:
+                test[label] = evaluate(task, path, self._prepared.device)
+        return replace(result, answer=replace(result.answer, test=test))
+
+
+class _SweepListener:
+    """Tells a study's observer how far a sweep is."""
+
+    def __init__(self, observer: StudyObserver) -> None:
+        self._observer = observer
+
+    def begin(self, seed: int, steps: int, model_info: Mapping[str, Any]) -> None:  # noqa: ARG002
+        spec = TrialSpec("range-test", 0.0, {"name": "sweep"}, seed, steps)
+        self._observer.trial_begins(spec, seed)
+
+    def point(self, seed: int, step: int, lr: float, loss: float) -> None:  # noqa: ARG002
+        self._observer.step_done(step)
+
+
+def _folder(
+    name: str, config: StudyConfig, resuming: bool, accept_changes: bool
+) -> tuple[StudyFolder, Mapping[str, Any]]:
+    """A new folder, or that of the study to resume, with the changes of its config that are accepted."""
+    if not resuming:
+        return create_folder(name, begin=config.save), {}
+    folder = find_folder(name)
+    before = load_config(folder)
+    if not accept_changes:
+        config.check(before)
+    return folder, {**before.accepted, **config.differences(before)}
+
+
+def _destination(
+    folder: StudyFolder, config: StudyConfig, tracking_uri: str | None, experiment: str | None
+) -> Destination:
+    """Where it was recorded before, unless another place is named."""
+    kept = destinations.load(folder) if tracking_uri is None and experiment is None else None
+    return kept or find_destination(f"lrsearch/{config.task}", tracking_uri, experiment)

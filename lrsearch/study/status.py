@@ -1,0 +1,132 @@
+"""The studies and range tests there are, and how far each has come."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from lrsearch.core.schedule_names import schedule_name
+from lrsearch.core.study_plan import STAGES
+from lrsearch.errors import RecordError
+from lrsearch.tracking.folder import StudyFolder, home
+from lrsearch.tracking.reading import last_writer, read_start
+from lrsearch.tracking.progress import load_state
+
+State = Literal["finished", "running", "stopped", "damaged"]
+
+
+@dataclass(frozen=True)
+class Status:
+    """A study or a range test. `stage` and `trials` say how far it is; lr and schedule stand in a finished
+    one. `changed` is when it was last written to, in seconds since the epoch.
+    """
+
+    name: str
+    kind: Literal["study", "range_test"]
+    state: State
+    stage: str | None
+    trials: int
+    lr: float | None
+    schedule: str | None
+    metric: str | None
+    objective: float | None
+    tracking: str
+    changed: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON."""
+        return asdict(self)
+
+    def cells(self) -> tuple[str, ...]:
+        """A row of a table: name, state, how far, answer, objective, in MLflow, when."""
+        far = f"{self.trials} trials" if self.kind == "study" else "range test"
+        state = self.state if self.stage is None else f"{self.state} in {self.stage}"
+        answer = (
+            "–" if self.lr is None else f"lr {self.lr:.3g}" + (f", {self.schedule}" if self.schedule else "")
+        )
+        objective = "–" if self.objective is None else f"{self.metric} {self.objective:.4g}"
+        return self.name, state, far, answer, objective, self.tracking, f"{self.ago} ago"
+
+    @property
+    def ago(self) -> str:
+        """How long ago it was last written to, roughly."""
+        seconds = max(0.0, time.time() - self.changed)
+        for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+            if seconds >= size:
+                return f"{seconds / size:.0f} {unit}"
+        return f"{seconds:.0f} s"
+
+
+def overview() -> list[Status]:
+    """Everything below `LRSEARCH_HOME`, the last changed first."""
+    found = [status(StudyFolder(path.parent)) for path in home().glob("*/journal") if path.is_dir()]
+    return sorted(found, key=lambda entry: -entry.changed)
+
+
+def status(folder: StudyFolder) -> Status:
+    """How far a study or range test has come."""
+    is_study = folder.plan.is_file()
+    stages = Counter(_stage_of(path.name) for path in folder.journals())
+    state, answer = _state(folder, is_study)
+    reached = [stage for stage in STAGES if stages[stage]]
+    kept = load_state(folder)
+    synced = kept is not None and kept.state == "synced" and kept.covers(folder)
+    return Status(
+        name=folder.name,
+        kind="study" if is_study else "range_test",
+        state=state,
+        stage=None if state == "finished" or not is_study or not reached else reached[-1],
+        trials=sum(stages[stage] for stage in STAGES if stage != "range-test") if is_study else 0,
+        lr=answer.get("lr"),
+        schedule=answer.get("schedule"),
+        metric=answer.get("metric"),
+        objective=answer.get("objective"),
+        tracking="synced" if synced else "pending",
+        changed=max((path.stat().st_mtime for path in folder.journals()), default=0.0),
+    )
+
+
+def _stage_of(file: str) -> str:
+    """The stage in a journal's name, such as ``coarse-03-1a2b3c4d.jsonl``."""
+    return next((stage for stage in STAGES if file.startswith(f"{stage}-")), "")
+
+
+def _state(folder: StudyFolder, is_study: bool) -> tuple[State, dict[str, Any]]:
+    path = folder.result if is_study else folder.path / "curve.json"
+    if not path.is_file():
+        return ("running" if _is_running(folder, is_study) else "stopped"), {}
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        found = _answer(values["answer"]) if is_study else {"lr": _number(values["suggestion"]["lr"])}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return "damaged", {}
+    return "finished", found
+
+
+def _answer(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "lr": _number(values["lr"]),
+        "schedule": schedule_name(values["schedule"]),
+        "metric": str(values["metric"]),
+        "objective": _number(values["objective"]),
+    }
+
+
+def _number(value: Any) -> float | None:
+    return None if value is None else float(value)
+
+
+def _is_running(folder: StudyFolder, is_study: bool) -> bool:
+    kind = "study" if is_study else "range_test"
+    for path in folder.journals():
+        try:
+            start = read_start(path)
+        except RecordError:
+            continue  # it may just be begun
+        if start.kind == kind:
+            return (last_writer(path) or start.writer).alive() is not False
+    return False

@@ -1,0 +1,1 @@
+"""The process that fills MLflow; nobody imports it."""
