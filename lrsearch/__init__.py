@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from lrsearch.errors import TrackingError as TrackingError
     from lrsearch.study.compare import ComparisonResult as ComparisonResult
     from lrsearch.study.compare import compare as compare
-    from lrsearch.study.sweep import range_test as range_test
-    from lrsearch.study.sweep_result import RangeTest as RangeTest
     from lrsearch.study.reproduce import reproduce as reproduce
-    from lrsearch.study.run import resume as resume
-    from lrsearch.study.run import search as search
     from lrsearch.study.result import StudyResult as StudyResult
     from lrsearch.study.result import load as load
+    from lrsearch.study.run import resume as resume
+    from lrsearch.study.run import search as search
+    from lrsearch.study.sweep import range_test as range_test
+    from lrsearch.study.sweep_result import RangeTest as RangeTest
     from lrsearch.training.metrics import whole as whole
     from lrsearch.training.snapshot import preserve_state as preserve_state
     from lrsearch.training.task import Task as Task

@@ -31,9 +31,9 @@ from lrsearch import InputError, RangeTest, RecordError
 from lrsearch.cli import main
 from lrsearch.core.study_plan import StudyPlan, load_plan
 from lrsearch.errors import LrsearchError
-from lrsearch.study.status import status
 from lrsearch.study.gather import gather
 from lrsearch.study.prepare import with_whole_schedules
+from lrsearch.study.status import status
 from lrsearch.tracking.folder import StudyFolder, create_folder
 from lrsearch.tracking.journal import BLOCK
 from lrsearch.tracking.reading import RunRecord, last_writer, read_run, read_start

@@ -36,9 +36,9 @@ from lrsearch.study.description import describe_study
 from lrsearch.study.executor import weights_path
 from lrsearch.study.task_source import load_task
 from lrsearch.study.ui import serve
+from lrsearch.tracking.entries import RunStart
 from lrsearch.tracking.folder import StudyFolder, create_folder
 from lrsearch.tracking.journal import RunJournal
-from lrsearch.tracking.entries import RunStart
 from lrsearch.training.run_trial import evaluate
 from tests.conftest import CHECKOUT, Command
 from tests.report.comparisons import studies_of

@@ -25,8 +25,8 @@ from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 import lrsearch
 from lrsearch import RangeTest, Task
 from lrsearch.tracking.folder import StudyFolder
-from lrsearch.tracking.reading import read_run
 from lrsearch.tracking.progress import load_state
+from lrsearch.tracking.reading import read_run
 from tests.conftest import CHECKOUT, Command
 from tests.tracking.store import Store
 

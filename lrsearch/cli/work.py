@@ -152,7 +152,7 @@ def search(
             chosen = load_plan(plan).with_changes(**changes_asked(epochs, steps, seed, objective, direction))
             subject = load_task(*source)
             if dry_run:
-                terms = prepare(subject, chosen, device).terms
+                config = prepare(subject, chosen, device).config
             else:
                 result = run(
                     subject,
@@ -167,7 +167,7 @@ def search(
                     source=source,
                 )
         if dry_run:
-            _print_plan(terms, as_json, quiet)
+            _print_plan(config, as_json, quiet)
         else:
             _print_study(result, sync_timeout, as_json, quiet)
 
@@ -218,12 +218,12 @@ def _print_range_test(result: Any) -> None:
         typer.echo(f"MLflow  {opening(result.folder)}")
 
 
-def _print_plan(terms: Any, as_json: bool, quiet: bool) -> None:
+def _print_plan(config: Any, as_json: bool, quiet: bool) -> None:
     from rich.console import Console
 
     from lrsearch.report.study_tables import plan_dict, plan_table
 
-    about = (terms.plan, terms.total_steps, terms.steps_per_epoch)
+    about = (config.plan, config.total_steps, config.steps_per_epoch)
     if as_json:
         print_json(plan_dict(*about))
     elif not quiet:

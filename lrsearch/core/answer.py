@@ -10,9 +10,9 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from lrsearch.core.response import Interval, Tolerance
-from lrsearch.core.trial import TrialResult
 from lrsearch.core.stats import Gain
 from lrsearch.core.study_plan import StageName
+from lrsearch.core.trial import TrialResult
 
 WarningName = Literal[
     "no_bracket",

@@ -9,12 +9,12 @@ from typing import Any, Literal
 
 import numpy as np
 
+from lrsearch.core.answer import Answer, StageResult
 from lrsearch.core.observations import response_under
 from lrsearch.core.response import Interval, Response
-from lrsearch.core.trial import Direction, TrialResult, Use
 from lrsearch.core.stats import Noise, compare
 from lrsearch.core.study_plan import Objective, StudyPlan
-from lrsearch.core.answer import Answer, StageResult
+from lrsearch.core.trial import Direction, TrialResult, Use
 from lrsearch.errors import InputError
 
 Verdict = Literal["best", "worse", "not_told_apart", "one_seed"]

@@ -6,15 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lrsearch.core.observations import observe, response_under
-from lrsearch.core.response import Response
-from lrsearch.core.trial import TrialResult
-from lrsearch.core.schedule_names import schedule_name
-from lrsearch.core.stats import Candidate, Noise, noise
-from lrsearch.core.study_plan import StudyPlan, direction_of
 from lrsearch.core.answer import Answer, Finalist, StageResult, WarningName
 from lrsearch.core.confirm import Confirmed
+from lrsearch.core.observations import observe, response_under
+from lrsearch.core.response import Response
+from lrsearch.core.schedule_names import schedule_name
 from lrsearch.core.stages import Base
+from lrsearch.core.stats import Candidate, Noise, noise
+from lrsearch.core.study_plan import StudyPlan, direction_of
+from lrsearch.core.trial import TrialResult
 
 _FAR = 2.0
 """Best lrs of two metrics further apart than this disagree."""
@@ -29,7 +29,7 @@ _BEYOND_NOISE = 2.0
 
 @dataclass(frozen=True)
 class Findings:
-    """All that a study found. `model_info` say what was trained (`Training.model_info`), empty for an own loop.
+    """All that a study found. `model_info` says what was trained; it is empty for a loop of one's own.
 
     `accepted` names what had changed when the study was resumed all the same.
     """

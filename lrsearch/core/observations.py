@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from lrsearch.core.response import Observation, Response
-from lrsearch.core.trial import TrialResult
 from lrsearch.core.stats import Noise
 from lrsearch.core.study_plan import StudyPlan
+from lrsearch.core.trial import TrialResult
 
 
 def observe(plan: StudyPlan, results: Iterable[TrialResult]) -> list[Observation]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
-from lrsearch.core.response import Observation
-from lrsearch.core.trial import TrialResult, TrialSpec
-from lrsearch.core.study_plan import StageName, StudyPlan
 from lrsearch.core.answer import StageResult
+from lrsearch.core.response import Observation
+from lrsearch.core.study_plan import StageName, StudyPlan
+from lrsearch.core.trial import TrialResult, TrialSpec
 from lrsearch.errors import StudyError
 
 _FAILED_SHARE = 3

@@ -9,13 +9,13 @@ from typing import Any
 
 from lrsearch.core.observations import observe
 from lrsearch.core.response import Observation, Response
-from lrsearch.core.trial import TrialResult
 from lrsearch.core.schedule_names import schedule_name
+from lrsearch.core.stage import Stage, readable
 from lrsearch.core.stats import Noise
 from lrsearch.core.study_plan import HIGHEST_LR, LOWEST_LR, StudyPlan
 from lrsearch.core.suggest import Bracket
+from lrsearch.core.trial import TrialResult
 from lrsearch.errors import StudyError
-from lrsearch.core.stage import Stage, readable
 
 _BLIND_LR, _BLIND_FACTOR = 1e-3, 10.0
 """Middle and ratio of the grid where the range test found no bracket."""
@@ -176,7 +176,9 @@ def decay(stage: Stage, base: Base) -> list[ScheduleCandidate]:
             fit = response.fit()
             lr = readable(fit.lr)
             followed.append(
-                ScheduleCandidate(family, lr, float(min(fit.objective(lr), response.means.min())), tuple(group))
+                ScheduleCandidate(
+                    family, lr, float(min(fit.objective(lr), response.means.min())), tuple(group)
+                )
             )
     return sorted(followed, key=lambda f: f.loss)
 

@@ -6,10 +6,10 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from lrsearch.report.study_page_data import ReportData
-from lrsearch.core.schedule_names import schedule_name
 from lrsearch.core.answer import Answer
+from lrsearch.core.schedule_names import schedule_name
 from lrsearch.report import page_tables
+from lrsearch.report.study_page_data import ReportData
 from lrsearch.report.study_tables import plan_cost, plan_rows, undecided, worth
 from lrsearch.report.tables import format_lr, range_test_rows
 from lrsearch.report.templates import data_uri, render

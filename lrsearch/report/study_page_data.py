@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from lrsearch.core.answer import Answer, StageResult
 from lrsearch.core.curve import Array, RangeTestCurve
 from lrsearch.core.study_plan import StudyPlan
-from lrsearch.core.answer import Answer, StageResult
 from lrsearch.core.suggest import Suggestion
 
 State = Literal["finished", "running", "interrupted", "failed"]

@@ -13,10 +13,10 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from lrsearch.core.trial import TrialResult, TrialSpec
+from lrsearch.core.answer import StageResult
 from lrsearch.core.schedule_names import schedule_name
 from lrsearch.core.study_plan import STAGES, StudyPlan
-from lrsearch.core.answer import StageResult
+from lrsearch.core.trial import TrialResult, TrialSpec
 from lrsearch.report.stall import StallWatch
 from lrsearch.report.study_tables import plan_table, stage_found
 from lrsearch.report.tables import format_lr

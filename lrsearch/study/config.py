@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from lrsearch.core.sweep_plan import SweepPlan
 from lrsearch.core.study_plan import SWEEP_STEPS, StudyPlan, load_plan
+from lrsearch.core.sweep_plan import SweepPlan
 from lrsearch.errors import InputError, RecordError
 from lrsearch.tracking.folder import StudyFolder, write_json
 

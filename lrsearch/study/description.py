@@ -7,8 +7,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from lrsearch.core.study_plan import DEFAULT_EPOCHS, StudyPlan
 from lrsearch.core.answer import Answer
+from lrsearch.core.study_plan import DEFAULT_EPOCHS, StudyPlan
 from lrsearch.report.study_tables import undecided, worth
 from lrsearch.tracking.entries import Param, as_params
 

@@ -6,18 +6,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from lrsearch.core.response import Observation
-from lrsearch.core.trial import TrialResult, TrialSpec
-from lrsearch.core.study_plan import StudyPlan
 from lrsearch.core.answer import StageResult
+from lrsearch.core.response import Observation
+from lrsearch.core.study_plan import StudyPlan
+from lrsearch.core.trial import TrialResult, TrialSpec
 from lrsearch.study.optuna_study import Storage, propose
 from lrsearch.study.record import StudyRecord, TrialRecord
 from lrsearch.tracking.folder import StudyFolder
 from lrsearch.training.checkpoint import Checkpoints
+from lrsearch.training.run_trial import run_trial
 from lrsearch.training.signals import DeferredSignals
 from lrsearch.training.snapshot import repeats_itself
 from lrsearch.training.task import Task
-from lrsearch.training.run_trial import run_trial
 
 if TYPE_CHECKING:
     import torch

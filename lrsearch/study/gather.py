@@ -12,20 +12,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lrsearch.core.curve import Array, RangeTestCurve
-from lrsearch.report.study_page_data import Commands, Origin, ReportData, State
-from lrsearch.core.trial import TrialResult
 from lrsearch.core.answer import Answer, Finalist, StageResult
+from lrsearch.core.curve import Array, RangeTestCurve
 from lrsearch.core.suggest import Suggestion, combine, suggest
+from lrsearch.core.trial import TrialResult
 from lrsearch.errors import InputError, RecordError
-from lrsearch.study.sweep_record import STAGE
+from lrsearch.report.study_page_data import Commands, Origin, ReportData, State
+from lrsearch.schedules import schedule_from_dict
 from lrsearch.study.config import StudyConfig, load_config
+from lrsearch.study.sweep_record import STAGE
 from lrsearch.tracking import destination as destinations
 from lrsearch.tracking import records
 from lrsearch.tracking.folder import StudyFolder, home
 from lrsearch.tracking.provenance import redact
 from lrsearch.tracking.reading import RunRecord, read_run
-from lrsearch.schedules import schedule_from_dict
 
 if TYPE_CHECKING:
     from lrsearch.study.result import StudyResult

@@ -25,9 +25,9 @@ from sqlalchemy import event
 from sqlalchemy.exc import SQLAlchemyError
 
 from lrsearch.core.response import Observation
-from lrsearch.core.trial import TrialResult, TrialSpec
 from lrsearch.core.schedule_names import schedule_name, schedule_names
 from lrsearch.core.study_plan import HIGHEST_LR, LOWEST_LR, STAGES, StageName, StudyPlan
+from lrsearch.core.trial import TrialResult, TrialSpec
 from lrsearch.errors import RecordError, first_line
 from lrsearch.training.snapshot import single_threaded
 

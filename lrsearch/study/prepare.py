@@ -8,19 +8,19 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal
 
+from lrsearch.core.study_plan import Objective, StudyPlan
 from lrsearch.core.sweep_plan import SweepPlan
 from lrsearch.core.trial import check_name
-from lrsearch.core.study_plan import Objective, StudyPlan
 from lrsearch.errors import InputError, LrsearchError, first_line, is_out_of_memory
-from lrsearch.study.subject import kwargs_of, called, data_of
+from lrsearch.schedules import Sweep, schedule_from_dict
 from lrsearch.study.config import StudyConfig
+from lrsearch.study.subject import called, data_of, kwargs_of
+from lrsearch.training.custom_loop import CustomLoop
 from lrsearch.training.data import batch_count, describe
 from lrsearch.training.metrics import MetricError
-from lrsearch.training.custom_loop import CustomLoop
-from lrsearch.schedules import Sweep, schedule_from_dict
+from lrsearch.training.run_trial import check_repeatable
 from lrsearch.training.subjects import FromTask, is_train_function
 from lrsearch.training.task import Task
-from lrsearch.training.run_trial import check_repeatable
 from lrsearch.training.validation import validate
 
 if TYPE_CHECKING:

@@ -8,21 +8,21 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TypedDict, Unpack
 
+from lrsearch.core.answer import Answer, Finalist
 from lrsearch.core.curve import RangeTestCurve
+from lrsearch.core.study_plan import Objective, StudyPlan, direction_of
+from lrsearch.core.suggest import Suggestion
 from lrsearch.core.sweep_plan import SweepPlan
 from lrsearch.core.trial import TrialResult, TrialSpec
-from lrsearch.core.study_plan import Objective, StudyPlan, direction_of
-from lrsearch.core.answer import Answer, Finalist
-from lrsearch.core.suggest import Suggestion
 from lrsearch.errors import RecordError
 from lrsearch.study.description import describe_study, schedule_params
 from lrsearch.study.sweep_record import STAGE, RangeTestRecord, data_inputs, read_range_test
 from lrsearch.tracking.destination import Destination
+from lrsearch.tracking.entries import Kind, Param, RunStart, as_params
 from lrsearch.tracking.folder import StudyFolder, writing
 from lrsearch.tracking.journal import RunJournal
 from lrsearch.tracking.provenance import collect
 from lrsearch.tracking.reading import RunRecord, read_run, read_start
-from lrsearch.tracking.entries import Kind, Param, RunStart, as_params
 from lrsearch.tracking.sync import start_mirror
 
 _TRIAL_KEY = "lrsearch.trial_key"

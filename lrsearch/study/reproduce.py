@@ -16,8 +16,8 @@ from lrsearch.study.task_source import load_task
 from lrsearch.tracking.folder import find_folder
 from lrsearch.tracking.provenance import collect
 from lrsearch.tracking.reading import RunRecord, read_run, read_start
-from lrsearch.training.subjects import FromTask
 from lrsearch.training.run_trial import run_trial
+from lrsearch.training.subjects import FromTask
 
 if TYPE_CHECKING:
     import torch

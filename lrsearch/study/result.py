@@ -9,19 +9,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lrsearch.core.answer import Answer, Finalist, StageResult
 from lrsearch.core.observations import response_under
 from lrsearch.core.response import FittedResponse, Interval, Response, Tolerance
-from lrsearch.core.trial import TrialResult
 from lrsearch.core.schedule_names import schedule_name
 from lrsearch.core.stats import Noise
-from lrsearch.core.answer import Answer, Finalist, StageResult
+from lrsearch.core.trial import TrialResult
 from lrsearch.errors import RecordError
-from lrsearch.tracking.status import RecordStatus
+from lrsearch.schedules import Schedule, schedule_from_dict
 from lrsearch.study.config import StudyConfig, load_config
 from lrsearch.tracking.folder import StudyFolder, find_folder, write_atomic, write_json, writing
 from lrsearch.tracking.reading import read_run, read_start
+from lrsearch.tracking.status import RecordStatus
 from lrsearch.tracking.sync import Mirror
-from lrsearch.schedules import Schedule, schedule_from_dict
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -9,31 +9,31 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lrsearch.core.curve import RangeTestCurve
-from lrsearch.core.trial import TrialSpec
-from lrsearch.core.study_plan import StageName, StudyPlan, load_plan
 from lrsearch.core.answer import Answer, StageResult
-from lrsearch.core.suggest import Bracket, combine, suggest
-from lrsearch.errors import InputError
-from lrsearch.study.stages_run import answer_of, bracket_of, fold
-from lrsearch.study.executor import RecordingExecutor, StudyObserver, weights_path
-from lrsearch.study.sweep_record import RangeTestRecord
-from lrsearch.study.prepare import PreparedStudy, changes_asked, prepare
+from lrsearch.core.curve import RangeTestCurve
 from lrsearch.core.stage import Account, Stage
+from lrsearch.core.study_plan import StageName, StudyPlan, load_plan
+from lrsearch.core.suggest import Bracket, combine, suggest
+from lrsearch.core.trial import TrialSpec
+from lrsearch.errors import InputError
+from lrsearch.study.config import StudyConfig, load_config
+from lrsearch.study.executor import RecordingExecutor, StudyObserver, weights_path
 from lrsearch.study.optuna_study import Storage
+from lrsearch.study.prepare import PreparedStudy, changes_asked, prepare
 from lrsearch.study.record import StudyRecord
 from lrsearch.study.result import FILES, StudyResult, is_finished, load_study, write_files
+from lrsearch.study.stages_run import answer_of, bracket_of, fold
+from lrsearch.study.sweep_record import RangeTestRecord
 from lrsearch.study.task_source import load_task
-from lrsearch.study.config import StudyConfig, load_config
 from lrsearch.tracking import destination as destinations
 from lrsearch.tracking.destination import Destination, find_destination
 from lrsearch.tracking.folder import StudyFolder, check_free, create_folder, find_folder
 from lrsearch.tracking.lock import hold
 from lrsearch.training.checkpoint import EVERY_S, check_every, keep_only
-from lrsearch.training.sweep import Observers, SweepObserver, sweep
-from lrsearch.training.subjects import FromTask
-from lrsearch.training.task import Task
 from lrsearch.training.run_trial import evaluate
+from lrsearch.training.subjects import FromTask
+from lrsearch.training.sweep import Observers, SweepObserver, sweep
+from lrsearch.training.task import Task
 
 if TYPE_CHECKING:
     import os

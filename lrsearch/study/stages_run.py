@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from lrsearch.core.observations import response_under
-from lrsearch.core.response import Observation
-from lrsearch.core.trial import TrialResult, TrialSpec
-from lrsearch.core.study_plan import STAGES, StageName, StudyPlan
 from lrsearch.core.answer import Answer, StageResult
-from lrsearch.core.suggest import Bracket, Suggestion
-from lrsearch.errors import StudyError
 from lrsearch.core.conclude import Findings, conclude
 from lrsearch.core.confirm import Confirmed, confirm, margin_of
+from lrsearch.core.observations import response_under
+from lrsearch.core.response import Observation
 from lrsearch.core.stage import Account, Stage, readable
 from lrsearch.core.stages import Base, coarse, decay, fine
-from lrsearch.study.optuna_study import propose
+from lrsearch.core.study_plan import STAGES, StageName, StudyPlan
+from lrsearch.core.suggest import Bracket, Suggestion
+from lrsearch.core.trial import TrialResult, TrialSpec
+from lrsearch.errors import StudyError
 from lrsearch.study.config import StudyConfig
+from lrsearch.study.optuna_study import propose
 
 SOUND = ("ok", "rules_disagree", "never_diverged")
 """Verdicts of a range test whose bracket is to be trusted."""
@@ -29,7 +29,11 @@ def bracket_of(suggestion: Suggestion | None) -> Bracket | None:
 
 
 def answer_of(
-    config: StudyConfig, stages: Sequence[StageResult], bracket: Bracket | None, base: Base, confirmed: Confirmed
+    config: StudyConfig,
+    stages: Sequence[StageResult],
+    bracket: Bracket | None,
+    base: Base,
+    confirmed: Confirmed,
 ) -> Answer:
     """The answer of a study whose stages are all done."""
     return conclude(
@@ -79,7 +83,10 @@ class Replayed:
 
 
 def replay(
-    config: StudyConfig, swept: StageResult, suggestion: Suggestion | None, finished: Mapping[str, TrialResult]
+    config: StudyConfig,
+    swept: StageResult,
+    suggestion: Suggestion | None,
+    finished: Mapping[str, TrialResult],
 ) -> Replayed:
     """Folds the stages anew from the trials on record, by their keys, as far as they go.
 

@@ -13,8 +13,8 @@ from lrsearch.core.schedule_names import schedule_name
 from lrsearch.core.study_plan import STAGES
 from lrsearch.errors import RecordError
 from lrsearch.tracking.folder import StudyFolder, home
-from lrsearch.tracking.reading import last_writer, read_start
 from lrsearch.tracking.progress import load_state
+from lrsearch.tracking.reading import last_writer, read_start
 
 State = Literal["finished", "running", "stopped", "damaged"]
 

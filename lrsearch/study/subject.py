@@ -7,8 +7,8 @@ from typing import Any
 
 from lrsearch.errors import InputError
 from lrsearch.tracking.provenance import redact
-from lrsearch.training.fingerprint import describe_data
 from lrsearch.training.custom_loop import CustomLoop
+from lrsearch.training.fingerprint import describe_data
 from lrsearch.training.subjects import FromTask, ModelInUse, is_task_function, may_be_task_function
 from lrsearch.training.task import Task
 

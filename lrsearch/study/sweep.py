@@ -8,17 +8,17 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from lrsearch.core.divergence import Divergence
-from lrsearch.core.sweep_plan import Precision, Spacing, Stop, SweepPlan, validated
 from lrsearch.core.suggest import combine, suggest
+from lrsearch.core.sweep_plan import Precision, Spacing, Stop, SweepPlan, validated
 from lrsearch.errors import InputError
-from lrsearch.study.sweep_result import RangeTest
+from lrsearch.study.subject import called, data_of, kwargs_of
 from lrsearch.study.sweep_record import RangeTestRecord
-from lrsearch.study.subject import kwargs_of, called, data_of
+from lrsearch.study.sweep_result import RangeTest
 from lrsearch.tracking.destination import find_destination
 from lrsearch.tracking.folder import create_folder, range_test_name
 from lrsearch.training.custom_loop import CustomLoop
-from lrsearch.training.sweep import Observers, SweepObserver, sweep
 from lrsearch.training.subjects import FromTask, ModelInUse, is_train_function
+from lrsearch.training.sweep import Observers, SweepObserver, sweep
 from lrsearch.training.task import Task
 
 if TYPE_CHECKING:

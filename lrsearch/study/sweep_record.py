@@ -10,15 +10,15 @@ from types import TracebackType
 from typing import Any
 
 from lrsearch.core.curve import RangeTestCurve, RunningAverage
-from lrsearch.core.sweep_plan import SweepPlan
 from lrsearch.core.suggest import Suggestion
+from lrsearch.core.sweep_plan import SweepPlan
 from lrsearch.report.tables import GROUPS_READ, format_groups
 from lrsearch.tracking.destination import Destination
+from lrsearch.tracking.entries import DataInput, Kind, RunStart, as_params
 from lrsearch.tracking.folder import StudyFolder, home, write_json, writing
 from lrsearch.tracking.journal import RunJournal
 from lrsearch.tracking.provenance import collect
 from lrsearch.tracking.reading import RunRecord
-from lrsearch.tracking.entries import DataInput, Kind, RunStart, as_params
 from lrsearch.tracking.sync import Mirror, start_mirror
 
 STAGE = "range-test"
@@ -243,7 +243,9 @@ def data_inputs(data: Mapping[str, Any]) -> tuple[DataInput, ...]:
             context=context,
             digest=described["fingerprint"] or "unknown",
             profile={
-                name: described[name] for name in ("items", "batches", "fingerprint_reason") if name in described
+                name: described[name]
+                for name in ("items", "batches", "fingerprint_reason")
+                if name in described
             },
         )
         for context, described in data.items()

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 from lrsearch.core.curve import RangeTestCurve
 from lrsearch.core.suggest import Suggestion, suggest
 from lrsearch.errors import RecordError
-from lrsearch.tracking.status import RecordStatus
 from lrsearch.tracking.folder import StudyFolder
 from lrsearch.tracking.reading import read_start
+from lrsearch.tracking.status import RecordStatus
 from lrsearch.tracking.sync import Mirror
 
 if TYPE_CHECKING:

@@ -11,9 +11,9 @@ from lrsearch.errors import InputError
 from lrsearch.tracking import destination as destinations
 from lrsearch.tracking.destination import find_destination
 from lrsearch.tracking.folder import StudyFolder, find_folder
+from lrsearch.tracking.progress import load_state
 from lrsearch.tracking.provenance import redact
 from lrsearch.tracking.reading import read_start
-from lrsearch.tracking.progress import load_state
 
 _HOST = "127.0.0.1"
 

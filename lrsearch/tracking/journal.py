@@ -20,8 +20,6 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 from lrsearch.errors import InputError, RecordError
-from lrsearch.tracking.folder import StudyFolder
-from lrsearch.tracking.reading import read_run
 from lrsearch.tracking.entries import (
     ERROR_TAG,
     Artifact,
@@ -39,6 +37,8 @@ from lrsearch.tracking.entries import (
     Writer,
     to_line,
 )
+from lrsearch.tracking.folder import StudyFolder
+from lrsearch.tracking.reading import read_run
 
 BLOCK = 50  # points a line
 FLUSH_S = 0.5  # and a point waits no longer than this for its block to fill

@@ -19,8 +19,8 @@ from lrsearch.tracking import destination as destinations
 from lrsearch.tracking.destination import DESTINATION_VARIABLE, Destination, find_destination
 from lrsearch.tracking.folder import StudyFolder
 from lrsearch.tracking.journal import being_written
-from lrsearch.tracking.provenance import redact
 from lrsearch.tracking.progress import MirrorState, load_state
+from lrsearch.tracking.provenance import redact
 
 __all__ = ["Destination", "Mirror", "find_destination", "start_mirror", "sync"]
 

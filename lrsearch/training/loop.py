@@ -10,9 +10,9 @@ from typing import Any, Protocol
 from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler
 
+from lrsearch.schedules import PlateauLR, Schedule
 from lrsearch.training.batches import Batches
 from lrsearch.training.portable_state import RandomStates, State
-from lrsearch.schedules import PlateauLR, Schedule
 from lrsearch.training.untrained import BadBatch, DivergedError
 from lrsearch.training.update import Training
 

@@ -17,16 +17,16 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from lrsearch.core.trial import TrialSpec
 from lrsearch.errors import InputError, StopTrial
-from lrsearch.training.optimizers import group_lrs
 from lrsearch.schedules import Constant
 from lrsearch.schedules.base import FloatArray
+from lrsearch.training.optimizers import group_lrs
 from lrsearch.training.snapshot import preserve_random_state, seed_everything
 from lrsearch.training.task import Task, check_parts
 from lrsearch.training.trial import TrainFunction, Trial, TrialSchedule
 from lrsearch.training.update import Training
 
 UNSCALED = "unscaled_groups"
-"""Among the model_info: the param groups whose lr is not in proportion to the one the optimizer is made with."""
+"""In `model_info`: the param groups whose lr is not in proportion to the one the optimizer is made with."""
 _LOOKS = 5
 _SAME = 1e-4
 """How far rounding may move the ratio of two lrs."""

@@ -16,13 +16,13 @@ from torch.optim import Optimizer
 from lrsearch.core.divergence import Divergence, DivergenceRule
 from lrsearch.core.trial import Direction, TrialResult, TrialSpec
 from lrsearch.errors import InputError, LrsearchError, RecordError, StopTrial, first_line
+from lrsearch.schedules import schedule_from_dict
 from lrsearch.training.batches import repeats_passes
 from lrsearch.training.checkpoint import Checkpoints, TrialCheckpoints
 from lrsearch.training.data import check_batches
 from lrsearch.training.loaders import is_one_shot, seed_loaders
 from lrsearch.training.loop import Observer, Validated, fit
 from lrsearch.training.optimizers import eval_mode, evaluating, group_lrs, train_mode
-from lrsearch.schedules import schedule_from_dict
 from lrsearch.training.snapshot import preserve_random_state, seed_everything, strided_parts
 from lrsearch.training.task import Task, check_parts, steps_per_epoch
 from lrsearch.training.tensor_file import write_tensors

@@ -21,7 +21,6 @@ from torch.optim import Optimizer
 from torch.utils.data import DataLoader, Sampler
 
 from lrsearch.errors import InputError
-from lrsearch.training.tensor_store import DiskKeeper, MemoryKeeper
 from lrsearch.training.loaders import (
     GENERATORS,
     Generator,
@@ -30,6 +29,7 @@ from lrsearch.training.loaders import (
     preserve_epochs,
     put_generator_state,
 )
+from lrsearch.training.tensor_store import DiskKeeper, MemoryKeeper
 
 Restore = Callable[[], object]
 Keep = Literal["device", "cpu", "disk"]

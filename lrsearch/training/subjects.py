@@ -15,12 +15,12 @@ from torch.optim import Optimizer
 
 from lrsearch.core.sweep_plan import SweepPlan
 from lrsearch.errors import InputError
+from lrsearch.schedules import Sweep
 from lrsearch.training.data import batch_count, check_batches
 from lrsearch.training.loaders import is_one_shot, seed_loaders
 from lrsearch.training.loop import Observer, Outcome, fit
 from lrsearch.training.lr_scaling import UNSCALED, TaskLook, courses, look_at, warn_of_unscaled
 from lrsearch.training.optimizers import group_lrs, set_group_lrs, train_mode
-from lrsearch.schedules import Sweep
 from lrsearch.training.snapshot import (
     Keep,
     preserve_state,

@@ -10,11 +10,11 @@ import numpy as np
 import torch
 
 from lrsearch.core.curve import RangeTestCurve, sweep_lrs
-from lrsearch.core.sweep_plan import SweepPlan
 from lrsearch.core.stopping import make_stop_rule
+from lrsearch.core.sweep_plan import SweepPlan
 from lrsearch.errors import InputError
-from lrsearch.training.custom_loop import CustomLoop
 from lrsearch.schedules import Sweep
+from lrsearch.training.custom_loop import CustomLoop
 from lrsearch.training.subjects import FIRST_STEPS, FromTask, ModelInUse, SweepOrder
 from lrsearch.training.untrained import say_passed_over, say_raised
 
@@ -47,7 +47,10 @@ class Observers:
 
 
 def sweep(
-    subject: ModelInUse | FromTask | CustomLoop, plan: SweepPlan, device: torch.device, observer: SweepObserver
+    subject: ModelInUse | FromTask | CustomLoop,
+    plan: SweepPlan,
+    device: torch.device,
+    observer: SweepObserver,
 ) -> Iterator[RangeTestCurve]:
     """Sweeps the lr once a seed, and yields each seed's curve; `device` is what the subject's `check`
     returned.

@@ -14,10 +14,10 @@ from torch.optim.lr_scheduler import LRScheduler
 from lrsearch.core.divergence import Divergence
 from lrsearch.core.trial import Direction, TrialResult, TrialSpec, check_name
 from lrsearch.errors import InputError, StopTrial
-from lrsearch.training.metrics import as_number
-from lrsearch.training.optimizers import group_lrs
 from lrsearch.schedules import PlateauLR, Schedule, Sweep, schedule_from_dict
 from lrsearch.schedules.base import FloatArray
+from lrsearch.training.metrics import as_number
+from lrsearch.training.optimizers import group_lrs
 from lrsearch.training.trial_log import Monitor, Record, TrialLog
 
 _LR_TOLERANCE = 1e-6

@@ -31,15 +31,15 @@ from typing import Any
 import numpy as np
 from scipy.interpolate import PchipInterpolator
 
+from lrsearch.core.answer import StageResult
 from lrsearch.core.curve import Array
 from lrsearch.core.response import Observation
-from lrsearch.core.trial import MetricSummary, TrialResult, TrialSpec
 from lrsearch.core.schedule_names import schedule_name
-from lrsearch.core.study_plan import StudyPlan, load_plan
-from lrsearch.core.answer import StageResult
-from lrsearch.core.suggest import Bracket
-from lrsearch.study.stages_run import fold
 from lrsearch.core.stage import Account, Stage
+from lrsearch.core.study_plan import StudyPlan, load_plan
+from lrsearch.core.suggest import Bracket
+from lrsearch.core.trial import MetricSummary, TrialResult, TrialSpec
+from lrsearch.study.stages_run import fold
 
 DATA_SETS = ("naval_propulsion", "parkinsons_telemonitoring", "protein_structure", "slice_localization")
 LRS = (5e-4, 1e-3, 5e-3, 1e-2, 5e-2, 1e-1)
@@ -170,7 +170,7 @@ def stages(net: Slice, preset: str) -> Found:
     plan = plan_for(preset)
     account = Account(plan, _STEPS)
     account.spent = plan.costs()[0].most
-    lab = SliceExecutor(net)
+    executor = SliceExecutor(net)
     ended: list[StageResult] = []
     _, confirmed = fold(lambda name: Stage(name, account, executor), ended.append, _BRACKET)
     winner = confirmed.decision.winner

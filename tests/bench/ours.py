@@ -35,9 +35,9 @@ from lrsearch.tracking.destination import Destination
 from lrsearch.tracking.folder import create_folder, range_test_name
 from lrsearch.tracking.sync import Mirror
 from lrsearch.training.fingerprint import describe_data
+from lrsearch.training.run_trial import run_trial
 from lrsearch.training.sweep import SweepObserver
 from lrsearch.training.task import Task
-from lrsearch.training.run_trial import run_trial
 from tests.bench.workload import MAX_LR, MIN_LR, Sample, Workload
 
 METRICS_A_POINT = 3

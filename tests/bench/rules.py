@@ -23,14 +23,14 @@ import torch
 from torch import nn
 
 from lrsearch.core.curve import Array
-from lrsearch.core.sweep_plan import SweepPlan
 from lrsearch.core.suggest import RULES, suggest
+from lrsearch.core.sweep_plan import SweepPlan
 from lrsearch.examples import digits, fashion_mnist
-from lrsearch.training.loop import fit
-from lrsearch.training.sweep import Observers, sweep
 from lrsearch.schedules import Constant
+from lrsearch.training.loop import fit
 from lrsearch.training.snapshot import seed_everything
 from lrsearch.training.subjects import FromTask
+from lrsearch.training.sweep import Observers, sweep
 from lrsearch.training.task import Task
 from lrsearch.training.update import Training
 

@@ -23,10 +23,10 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 
+from lrsearch.tracking.entries import DataInput, RunStart
 from lrsearch.tracking.folder import StudyFolder, create_folder
 from lrsearch.tracking.journal import RunJournal
 from lrsearch.tracking.reading import read_run
-from lrsearch.tracking.entries import DataInput, RunStart
 from lrsearch.tracking.sync import Destination, start_mirror
 
 RESULTS = Path(__file__).parent / "results"

@@ -20,9 +20,9 @@ import numpy as np
 import torch
 
 import lrsearch
+from lrsearch.core.answer import StageResult
 from lrsearch.core.response import Observation
 from lrsearch.core.trial import TrialResult, TrialSpec
-from lrsearch.core.answer import StageResult
 from lrsearch.study.optuna_study import propose
 
 RESULTS = Path(__file__).parent / "results"

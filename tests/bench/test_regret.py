@@ -6,7 +6,7 @@ import pytest
 
 from lrsearch.errors import InputError
 from tests.bench.regret.oracle import SCHEDULES, SEEDS, grid, read_cells, setting_of, whole_tasks
-from tests.bench.regret.replay import OracleLab, oracle, replay, terms_of
+from tests.bench.regret.replay import OracleExecutor, config_of, oracle, replay
 from tests.bench.regret.tasks import CASES
 
 
@@ -36,7 +36,7 @@ def test_what_learns_nothing_loses_all(task: str) -> None:
 def test_seeds_differ_as_much_as_the_tables_do(task: str) -> None:
     known = oracle(task)
     name = known.best_schedule
-    lab = OracleLab(known, 0)
+    lab = OracleExecutor(known, 0)
     lr = float(min(known.lrs, key=lambda lr: known.expected(float(lr), name)))
     losses = [lab.loss(lr, name, seed) for seed in range(400)]
     mean = sum(losses) / len(losses)
@@ -46,13 +46,13 @@ def test_seeds_differ_as_much_as_the_tables_do(task: str) -> None:
     assert spread == pytest.approx(column.std(ddof=1), rel=0.15)
 
 
-def test_a_replay_is_begun_on_the_terms_of_the_real_study(task: str) -> None:
+def test_a_replay_is_begun_on_the_config_of_the_real_study(task: str) -> None:
     try:
         real = setting_of(CASES[task], "thorough", budget=30).config
     except (ModuleNotFoundError, FileNotFoundError, InputError) as missing:
         pytest.skip(f"its data are not here: {missing}")
-    replayed = terms_of(task, "thorough", '{"budget": 30}')
-    for part in ("plan", "total_steps", "steps_per_epoch", "facts", "sweep"):
+    replayed = config_of(task, "thorough", '{"budget": 30}')
+    for part in ("plan", "total_steps", "steps_per_epoch", "model_info", "sweep"):
         assert getattr(replayed, part) == getattr(real, part), part
 
 

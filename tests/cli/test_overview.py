@@ -16,9 +16,9 @@ import pytest
 
 from lrsearch.examples import BUILT_IN
 from lrsearch.tracking.destination import Destination
+from lrsearch.tracking.entries import RunStart
 from lrsearch.tracking.folder import StudyFolder
 from lrsearch.tracking.journal import RunJournal
-from lrsearch.tracking.entries import RunStart
 from tests.conftest import Answer, Command
 from tests.study.test_reproduce import TASK
 from tests.tracking.store import Store

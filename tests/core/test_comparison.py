@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lrsearch.core.comparison import ComparedStudy, compare_studies
-from lrsearch.core.trial import MetricSummary, TrialResult, TrialSpec
-from lrsearch.core.stats import compare
 from lrsearch.core.answer import StageResult
+from lrsearch.core.comparison import ComparedStudy, compare_studies
+from lrsearch.core.stats import compare
+from lrsearch.core.trial import MetricSummary, TrialResult, TrialSpec
 from lrsearch.errors import InputError
 from tests.report.studies import answer_of, plan_of, stages_of
 

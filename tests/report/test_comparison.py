@@ -16,7 +16,6 @@ from lrsearch.core.comparison import Comparison, compare_studies
 from lrsearch.core.response import Interval
 from lrsearch.errors import InputError
 from lrsearch.report.comparison_page import draw, page
-from lrsearch.report.plots.comparison import plot_comparison, plot_lr_against_batch_size
 from lrsearch.report.comparison_tables import (
     answer_table,
     comparison_dict,
@@ -27,6 +26,7 @@ from lrsearch.report.comparison_tables import (
     sentence,
     setting_table,
 )
+from lrsearch.report.plots.comparison import plot_comparison, plot_lr_against_batch_size
 from lrsearch.report.plots.range_test import file_axes
 from tests.report.comparisons import SIZES, comparison_of, studies_of
 

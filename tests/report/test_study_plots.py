@@ -11,9 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.lines import Line2D
 
+from lrsearch.core.answer import StageResult
 from lrsearch.core.response import Interval
 from lrsearch.core.schedule_names import SIMPLICITY, schedule_names
-from lrsearch.core.answer import StageResult
 from lrsearch.report.plots.range_test import file_axes, save
 from lrsearch.report.plots.study import plot_learning_curves, plot_response, plot_schedules, styles
 from tests.report.studies import BEST, STEPS, answer_of, loss_of, plan_of, stages_of, trial

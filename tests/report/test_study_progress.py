@@ -11,9 +11,9 @@ from contextlib import contextmanager, redirect_stderr
 
 import pytest
 
-from lrsearch.core.trial import TrialResult, TrialSpec
-from lrsearch.core.study_plan import StudyPlan
 from lrsearch.core.answer import StageResult
+from lrsearch.core.study_plan import StudyPlan
+from lrsearch.core.trial import TrialResult, TrialSpec
 from lrsearch.report import study_progress
 from lrsearch.report.study_progress import StudyProgress
 from tests.report.studies import STEPS, plan_of, stages_of, trial

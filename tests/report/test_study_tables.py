@@ -11,10 +11,10 @@ import pytest
 from rich.console import Console
 from rich.table import Table
 
+from lrsearch.core.answer import Answer, StageResult
 from lrsearch.core.response import Interval, Tolerance
 from lrsearch.core.stats import Gain
 from lrsearch.core.study_plan import PRESETS, STAGES, load_plan
-from lrsearch.core.answer import Answer, StageResult
 from lrsearch.report.study_tables import (
     answer_lines,
     plan_dict,

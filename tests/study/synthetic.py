@@ -9,14 +9,14 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from lrsearch.core.response import Observation
-from lrsearch.core.trial import MetricSummary, TrialResult, TrialSpec
-from lrsearch.core.schedule_names import schedule_name
-from lrsearch.core.study_plan import StudyPlan
-from lrsearch.core.suggest import Bracket
 from lrsearch.core.confirm import Confirmed, confirm
+from lrsearch.core.response import Observation
+from lrsearch.core.schedule_names import schedule_name
 from lrsearch.core.stage import Account, Stage
 from lrsearch.core.stages import Base, ScheduleCandidate, coarse, decay, fine
+from lrsearch.core.study_plan import StudyPlan
+from lrsearch.core.suggest import Bracket
+from lrsearch.core.trial import MetricSummary, TrialResult, TrialSpec
 from lrsearch.study.optuna_study import propose
 
 STEPS = 1000
@@ -88,7 +88,7 @@ class Outcome:
     stages: list[Stage]
 
 
-def study(lab: Synthetic, plan: StudyPlan, bracket: Bracket | None = Bracket(0.004, 0.5)) -> Outcome:  # noqa: B008
+def study(executor: Synthetic, plan: StudyPlan, bracket: Bracket | None = Bracket(0.004, 0.5)) -> Outcome:  # noqa: B008
     """All stages but the range test."""
     plan = plan.with_changes(base_schedule={"name": "constant"})
     account = Account(plan, STEPS)

@@ -21,12 +21,12 @@ from torch.optim import Optimizer
 
 import lrsearch
 from lrsearch import StudyResult, Task, Trial
-from lrsearch.core.trial import TrialResult, TrialSpec
 from lrsearch.core.answer import StageResult
+from lrsearch.core.trial import TrialResult, TrialSpec
 from lrsearch.examples.digits import task as whole_digits
 from lrsearch.tracking.folder import StudyFolder
-from lrsearch.tracking.reading import RunRecord, read_run
 from lrsearch.tracking.progress import load_state
+from lrsearch.tracking.reading import RunRecord, read_run
 
 PLAN: dict[str, Any] = {
     "preset": "quick",

@@ -10,11 +10,11 @@ from typing import Any, get_args
 
 import pytest
 
-from lrsearch.core.trial import TrialResult, TrialSpec
-from lrsearch.core.study_plan import StudyPlan, load_plan
 from lrsearch.core.answer import Answer, StageResult, WarningName
-from lrsearch.report.page_tables import MENDS
 from lrsearch.core.conclude import Findings, conclude
+from lrsearch.core.study_plan import StudyPlan, load_plan
+from lrsearch.core.trial import TrialResult, TrialSpec
+from lrsearch.report.page_tables import MENDS
 from tests.study.synthetic import INITIAL, STEPS, Outcome, Synthetic, study, summary
 
 PLAN = load_plan("default")

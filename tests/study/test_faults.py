@@ -27,15 +27,15 @@ from torch.utils.data import DataLoader, Dataset
 
 import lrsearch
 from lrsearch import InputError, RecordError, StudyResult, Task
-from lrsearch.core.trial import TrialResult, TrialSpec
-from lrsearch.core.study_plan import load_plan
 from lrsearch.core.answer import StageResult
+from lrsearch.core.study_plan import load_plan
+from lrsearch.core.trial import TrialResult, TrialSpec
 from lrsearch.report import stall
 from lrsearch.report.study_progress import StudyProgress
 from lrsearch.study.task_source import load_task
 from lrsearch.tracking.folder import StudyFolder, find_folder
-from lrsearch.training.sweep import Observers
 from lrsearch.training.run_trial import run_trial
+from lrsearch.training.sweep import Observers
 from tests.conftest import CHECKOUT, Command
 from tests.study.tasks import (
     LOOKED_AT,

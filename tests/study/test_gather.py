@@ -19,15 +19,15 @@ import html5lib
 import pytest
 
 from lrsearch import InputError, RecordError, StudyError, StudyResult
-from lrsearch.report.study_page_data import ReportData
 from lrsearch.core.trial import MetricSummary, TrialResult, TrialSpec
 from lrsearch.report.page import page
+from lrsearch.report.study_page_data import ReportData
 from lrsearch.study.gather import clean, gather, write_page, write_report
 from lrsearch.study.result import FILES, write_files
+from lrsearch.tracking.entries import RunStart
 from lrsearch.tracking.folder import StudyFolder, find_folder
 from lrsearch.tracking.journal import RunJournal
 from lrsearch.tracking.reading import read_run
-from lrsearch.tracking.entries import RunStart
 from tests.study.tasks import NOWHERE, Ends, Known, digits, interrupt, study
 
 PASSWORD = "correct-horse-battery"

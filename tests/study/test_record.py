@@ -20,22 +20,22 @@ import numpy as np
 import psutil
 import pytest
 
+from lrsearch.core.answer import Answer, Finalist
 from lrsearch.core.curve import RangeTestCurve, sweep_lrs
-from lrsearch.core.sweep_plan import SweepPlan
 from lrsearch.core.response import Interval, Tolerance
-from lrsearch.core.trial import MetricSummary, TrialResult, TrialSpec
 from lrsearch.core.stats import Gain
 from lrsearch.core.study_plan import STAGES, Objective, load_plan
-from lrsearch.core.answer import Answer, Finalist
 from lrsearch.core.suggest import combine, suggest
+from lrsearch.core.sweep_plan import SweepPlan
+from lrsearch.core.trial import MetricSummary, TrialResult, TrialSpec
 from lrsearch.errors import RecordError
 from lrsearch.study.description import describe_study
-from lrsearch.study.sweep_record import read_range_test
 from lrsearch.study.record import About, StudyRecord
+from lrsearch.study.sweep_record import read_range_test
 from lrsearch.tracking.folder import StudyFolder, create_folder
 from lrsearch.tracking.journal import RunJournal
-from lrsearch.tracking.reading import RunRecord, read_run
 from lrsearch.tracking.progress import load_state
+from lrsearch.tracking.reading import RunRecord, read_run
 from lrsearch.tracking.sync import Destination
 from tests.tracking.runs import CHECKOUT
 from tests.tracking.store import Store

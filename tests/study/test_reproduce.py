@@ -7,8 +7,8 @@ import pytest
 
 import lrsearch
 from lrsearch.errors import InputError, RecordError
-from lrsearch.study.status import overview
 from lrsearch.study.reproduce import reproduce
+from lrsearch.study.status import overview
 from lrsearch.tracking.folder import find_folder
 
 TASK = """

@@ -26,9 +26,9 @@ from torch.utils.data import DataLoader, TensorDataset
 import lrsearch
 from lrsearch import InputError, RecordError, StudyResult, Task
 from lrsearch.core.study_plan import STAGES
+from lrsearch.study.config import load_config
 from lrsearch.study.gather import gather
 from lrsearch.study.task_source import load_task
-from lrsearch.study.config import load_config
 from lrsearch.tracking.folder import StudyFolder, find_folder
 from tests.conftest import CHECKOUT
 from tests.study.tasks import (

@@ -6,9 +6,9 @@ from functools import partial
 
 import pytest
 
-from lrsearch.core.trial import TrialSpec
 from lrsearch.core.study_plan import PRESETS, load_plan
 from lrsearch.core.suggest import Bracket
+from lrsearch.core.trial import TrialSpec
 from lrsearch.errors import StudyError
 from tests.study.synthetic import INITIAL, STEPS, Outcome, Synthetic, study
 

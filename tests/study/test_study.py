@@ -24,8 +24,8 @@ from lrsearch.core.study_plan import STAGES, load_plan
 from lrsearch.errors import StudyError
 from lrsearch.study.prepare import with_whole_schedules
 from lrsearch.tracking.reading import RunRecord
-from lrsearch.training.task import Task
 from lrsearch.training.run_trial import evaluate
+from lrsearch.training.task import Task
 from tests.study.tasks import PLAN, Known, digits, rows, runs, study, trainings
 from tests.tracking.store import Store
 
@@ -406,7 +406,7 @@ def test_a_group_that_keeps_its_lr_is_said_before_anything_is_trained() -> None:
 
     with pytest.warns(UserWarning, match="gives param group 1 is not in proportion"):
         result = study(replace(digits(), optimizer=optimizer), "fixed", epochs=1)
-    assert result.config.facts["unscaled_groups"] == [1]
+    assert result.config.model_info["unscaled_groups"] == [1]
 
 
 def test_a_loop_that_trains_at_no_lr_but_its_own_is_refused() -> None:

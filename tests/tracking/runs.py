@@ -13,10 +13,10 @@ from pathlib import Path
 
 import psutil
 
+from lrsearch.tracking.entries import DataInput, Param, RunStart
 from lrsearch.tracking.folder import StudyFolder
 from lrsearch.tracking.journal import RunJournal
 from lrsearch.tracking.reading import read_run
-from lrsearch.tracking.entries import DataInput, Param, RunStart
 from lrsearch.tracking.sync import Mirror
 
 CHECKOUT = Path(__file__).parents[2]

@@ -16,10 +16,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lrsearch.errors import InputError, RecordError
+from lrsearch.tracking.entries import End, Points, Resumed, RunStart, Summary, Writer, from_line, to_line
 from lrsearch.tracking.folder import StudyFolder, create_folder
 from lrsearch.tracking.journal import BLOCK, RunJournal
 from lrsearch.tracking.reading import Tail, read_run
-from lrsearch.tracking.entries import End, Points, Resumed, RunStart, Summary, Writer, from_line, to_line
 from tests.tracking.runs import finished, journal_speed, metrics_at, record, trial
 
 NAMES = st.text(string.ascii_letters + string.digits + "_-. ", min_size=1, max_size=20).filter(

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import pytest
 
+from lrsearch.tracking.entries import RunStart, Tags, to_line
 from lrsearch.tracking.folder import StudyFolder, create_folder
 from lrsearch.tracking.journal import RunJournal
 from lrsearch.tracking.reading import read_run
-from lrsearch.tracking.entries import RunStart, Tags, to_line
 from lrsearch.tracking.sync import Destination, start_mirror, sync
 from tests.tracking.runs import CHECKOUT, finished, metrics_at, record, trial, wait_until
 from tests.tracking.store import Store

@@ -12,8 +12,8 @@ from torch.optim import SGD, Optimizer
 from torch.utils.data import DataLoader, TensorDataset
 
 from lrsearch.core.trial import TrialResult, TrialSpec
-from lrsearch.training.task import Task
 from lrsearch.training.run_trial import run_trial
+from lrsearch.training.task import Task
 
 CPU = torch.device("cpu")
 INPUTS = torch.randn(64, 4, generator=torch.Generator().manual_seed(0))
@@ -27,7 +27,7 @@ EPOCH = 8
 class Listener:
     """Keeps what a trial tells."""
 
-    facts: list[dict[str, Any]] = field(default_factory=list)
+    model_info: list[dict[str, Any]] = field(default_factory=list)
     points: list[tuple[int, dict[str, float]]] = field(default_factory=list)
 
     def begin(self, model_info: Mapping[str, Any]) -> None:

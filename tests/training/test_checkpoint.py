@@ -34,16 +34,16 @@ from torch.utils.data import (
 from lrsearch.core.divergence import DivergenceRule
 from lrsearch.core.trial import TrialResult, TrialSpec
 from lrsearch.errors import InputError, RecordError
+from lrsearch.schedules import Cosine
 from lrsearch.training.batches import Batches
 from lrsearch.training.checkpoint import Checkpoints, TrialCheckpoints, check_every, keep_only
 from lrsearch.training.loop import fit
 from lrsearch.training.portable_state import RandomStates
-from lrsearch.schedules import Cosine
+from lrsearch.training.run_trial import run_trial
 from lrsearch.training.signals import DeferredSignals
 from lrsearch.training.snapshot import strided_parts
 from lrsearch.training.task import Task
 from lrsearch.training.trial_log import TrialLog
-from lrsearch.training.run_trial import run_trial
 from lrsearch.training.update import Training
 from tests.training.tasks import (
     CPU,
@@ -502,7 +502,7 @@ def test_it_is_said_where_checkpoints_are_made_between_passes_only(
     loader = UNREPEATED[kind]() if said else [DATA[:8]] * 2
     listener = Listener()
     train(small_task(train_loader=loader), make_spec(steps=2), tmp_path, listener)
-    assert listener.facts[0].get("checkpoints") == (
+    assert listener.model_info[0].get("checkpoints") == (
         "where the training loader starts again, and nowhere else" if said else None
     )
 

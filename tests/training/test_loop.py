@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from lrsearch.errors import InputError
-from lrsearch.training.loop import Outcome, Validated, fit
 from lrsearch.schedules import Constant, Plateau, Step, Sweep
+from lrsearch.training.loop import Outcome, Validated, fit
 from lrsearch.training.update import Training
 from tests.training.tasks import SAM
 

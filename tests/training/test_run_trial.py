@@ -21,9 +21,9 @@ from lrsearch.core.trial import TrialResult
 from lrsearch.errors import InputError, RecordError
 from lrsearch.examples import digits
 from lrsearch.schedules import schedule_from_dict
+from lrsearch.training.run_trial import check_repeatable, evaluate
 from lrsearch.training.snapshot import seed_everything
 from lrsearch.training.task import steps_per_epoch
-from lrsearch.training.run_trial import check_repeatable, evaluate
 from tests.training.tasks import CPU, DATA, EPOCH, INPUTS, TARGETS, accuracy, make_spec, run, sgd, small_task
 
 
@@ -435,7 +435,7 @@ def test_without_a_test_loader_there_is_nothing_to_evaluate(tmp_path: Path) -> N
 def test_the_baseline_trains_with_adam() -> None:
     own, heard = run(small_task())
     adam, heard_adam = run(small_task(), make_spec(optimizer="adam"))
-    assert (heard.model_info[0]["optimizer"], heard_adam.facts[0]["optimizer"]) == ("SGD", "Adam")
+    assert (heard.model_info[0]["optimizer"], heard_adam.model_info[0]["optimizer"]) == ("SGD", "Adam")
     assert own.metrics["val/loss"].first == adam.metrics["val/loss"].first
     assert own.metrics["val/loss"].final != adam.metrics["val/loss"].final
 

@@ -13,13 +13,13 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from numpy.typing import ArrayLike
 
+from lrsearch.core.answer import Answer, StageResult
 from lrsearch.core.curve import Array
 from lrsearch.core.observations import response_under
-from lrsearch.core.trial import TrialResult
 from lrsearch.core.schedule_names import SIMPLICITY, schedule_name
 from lrsearch.core.stats import Noise
 from lrsearch.core.study_plan import StudyPlan
-from lrsearch.core.answer import Answer, StageResult
+from lrsearch.core.trial import TrialResult
 from lrsearch.report.plots.range_test import ACCENT, INK, SHADE, new_axes
 from lrsearch.report.tables import format_lr
 

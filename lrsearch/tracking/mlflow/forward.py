@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lrsearch.errors import InputError
-from lrsearch.tracking.folder import StudyFolder
-from lrsearch.tracking.reading import Tail, last_writer
 from lrsearch.tracking.entries import (
     ERROR_TAG,
     Artifact,
@@ -24,8 +22,10 @@ from lrsearch.tracking.entries import (
     Summary,
     Tags,
 )
-from lrsearch.tracking.progress import SentRun
+from lrsearch.tracking.folder import StudyFolder
 from lrsearch.tracking.mlflow.views import run_page, view_page
+from lrsearch.tracking.progress import SentRun
+from lrsearch.tracking.reading import Tail, last_writer
 
 if TYPE_CHECKING:
     from lrsearch.tracking.mlflow.server import Server

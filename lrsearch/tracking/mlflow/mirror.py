@@ -21,12 +21,12 @@ from filelock import FileLock, Timeout
 
 from lrsearch.errors import LrsearchError, RecordError, first_line
 from lrsearch.tracking.destination import DESTINATION_VARIABLE, Destination, from_json, load
+from lrsearch.tracking.entries import RunStart
 from lrsearch.tracking.folder import StudyFolder
 from lrsearch.tracking.mlflow.forward import Forwarder
+from lrsearch.tracking.progress import MirrorState, SentRun, load_state
 from lrsearch.tracking.provenance import secrets_in
 from lrsearch.tracking.reading import read_start
-from lrsearch.tracking.entries import RunStart
-from lrsearch.tracking.progress import MirrorState, SentRun, load_state
 
 if TYPE_CHECKING:
     from lrsearch.tracking.mlflow.server import Server

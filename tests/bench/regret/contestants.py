@@ -20,7 +20,7 @@ from lrsearch.core.suggest import RULES
 from lrsearch.study.stages_run import bracket_of
 from tests.bench.regret.oracle import SCHEDULES
 from tests.bench.regret.peers import peer_names, peer_suggestion
-from tests.bench.regret.replay import Choice, OracleLab, oracle, replay, swept
+from tests.bench.regret.replay import Choice, OracleExecutor, oracle, replay, swept
 from tests.bench.regret.tasks import CASES
 
 Play = Callable[[str, int], Choice]
@@ -135,25 +135,25 @@ def _searches() -> list[Contestant]:
 
 
 def _sampled(name: str, number: int, *, sampler: str, budget: int) -> Choice:
-    lab = OracleLab(oracle(name), number)
-    low, high = float(lab.oracle.lrs[0]), float(lab.oracle.lrs[-1])
-    tried = _sample(lab, sampler, budget, low, high, number)
+    executor = OracleExecutor(oracle(name), number)
+    low, high = float(executor.oracle.lrs[0]), float(executor.oracle.lrs[-1])
+    tried = _sample(executor, sampler, budget, low, high, number)
     _, lr, schedule = min(tried)
     return Choice(lr if math.isfinite(min(tried)[0]) else None, schedule, float(budget))
 
 
 def _bracketed(name: str, number: int, *, sampler: str, budget: int) -> Choice:
-    lab = OracleLab(oracle(name), number)
+    executor = OracleExecutor(oracle(name), number)
     suggestion, cost = swept(name, "default", number, 3)
     bracket = bracket_of(suggestion)
-    low, high = float(lab.oracle.lrs[0]), float(lab.oracle.lrs[-1])
+    low, high = float(executor.oracle.lrs[0]), float(executor.oracle.lrs[-1])
     if bracket is not None:
         low, high = bracket.low, bracket.high or high
     runs = int(budget - cost) - _CONFIRMED * _CONFIRM_SEEDS
-    tried = sorted(_sample(lab, sampler, runs, low, high, number))[:_CONFIRMED]
+    tried = sorted(_sample(executor, sampler, runs, low, high, number))[:_CONFIRMED]
     seeds = range(_FIRST_FRESH_SEED, _FIRST_FRESH_SEED + _CONFIRM_SEEDS)
     means = [
-        (float(np.mean([lab.loss(lr, schedule, seed) for seed in seeds])), lr, schedule)
+        (float(np.mean([executor.loss(lr, schedule, seed) for seed in seeds])), lr, schedule)
         for _, lr, schedule in tried
     ]
     loss, lr, schedule = min(means)
@@ -161,7 +161,7 @@ def _bracketed(name: str, number: int, *, sampler: str, budget: int) -> Choice:
 
 
 def _sample(
-    lab: OracleLab, sampler: str, runs: int, low: float, high: float, number: int
+    executor: OracleExecutor, sampler: str, runs: int, low: float, high: float, number: int
 ) -> list[tuple[float, float, str]]:
     """So many trainings, a fresh seed each, as (loss, lr, schedule)."""
     chosen: optuna.samplers.BaseSampler = (
@@ -182,17 +182,19 @@ def _sample(
 
 def _halving(name: str, number: int, *, budget: float) -> Choice:
     """Rungs at a quarter, half and the whole: n/4 + n/2 * 1/4 + n/4 * 1/2 run-equivalents of n trainings."""
-    lab = OracleLab(oracle(name), number)
+    executor = OracleExecutor(oracle(name), number)
     rng = executor.rng(2**31)  # no training's seed
-    low, high = np.log(lab.oracle.lrs[[0, -1]])
+    low, high = np.log(executor.oracle.lrs[[0, -1]])
     started = int(budget / (0.25 + 0.125 + 0.125))
     alive = [
         (float(np.exp(rng.uniform(low, high))), str(rng.choice(SCHEDULES)), seed) for seed in range(started)
     ]
     for share in (0.25, 0.5):
-        ranked = sorted(alive, key=lambda config: lab.loss_after(share, *config))
+        ranked = sorted(alive, key=lambda config: executor.loss_after(share, *config))
         alive = ranked[: len(ranked) // 2]
-    loss, lr, schedule = min((lab.loss(lr, schedule, seed), lr, schedule) for lr, schedule, seed in alive)
+    loss, lr, schedule = min(
+        (executor.loss(lr, schedule, seed), lr, schedule) for lr, schedule, seed in alive
+    )
     cost = 0.25 * started + 0.25 * (started // 2) + 0.5 * (started // 4)
     return Choice(lr if math.isfinite(loss) else None, schedule, cost)
 
@@ -216,10 +218,10 @@ def _default_lr(name: str, number: int) -> Choice:
 
 
 def _textbook(name: str, number: int) -> Choice:
-    lab = OracleLab(oracle(name), number)
-    tried = [(lab.loss(10.0**k, "constant", 0), 10.0**k, "constant") for k in range(-6, 1)]
+    executor = OracleExecutor(oracle(name), number)
+    tried = [(executor.loss(10.0**k, "constant", 0), 10.0**k, "constant") for k in range(-6, 1)]
     best = min(tried)
-    stepped = (lab.loss(best[1], "step", 0), best[1], "step")
+    stepped = (executor.loss(best[1], "step", 0), best[1], "step")
     loss, lr, schedule = min(best, stepped)
     return Choice(lr if math.isfinite(loss) else None, schedule, float(len(tried) + 1))
 

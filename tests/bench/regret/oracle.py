@@ -23,14 +23,14 @@ from typing import Any
 
 import torch
 
-from lrsearch.core.trial import TrialSpec
 from lrsearch.core.study_plan import load_plan
 from lrsearch.core.suggest import suggest
-from lrsearch.study.prepare import PreparedStudy, prepare
-from lrsearch.study.config import StudyConfig
-from lrsearch.training.sweep import Observers, sweep
+from lrsearch.core.trial import TrialSpec
 from lrsearch.schedules import schedule_from_dict
+from lrsearch.study.config import StudyConfig
+from lrsearch.study.prepare import PreparedStudy, prepare
 from lrsearch.training.run_trial import run_trial
+from lrsearch.training.sweep import Observers, sweep
 from tests.bench.regret.table import Floats, Table
 from tests.bench.regret.tasks import CASES, Case
 
@@ -101,16 +101,16 @@ def setting_of(case: Case, preset: str = "default", **changes: Any) -> PreparedS
 
 
 @cache
-def _terms(name: str) -> StudyConfig:
+def _config(name: str) -> StudyConfig:
     return setting_of(CASES[name]).config
 
 
 def train_cell(name: str, lr: float, schedule: str, seed: int) -> Cell:
     """One full training."""
     case = CASES[name]
-    terms = _terms(name)
+    config = _config(name)
     whole = schedule_from_dict({"name": schedule}).to_dict()
-    spec = TrialSpec("oracle", lr, whole, seed, terms.total_steps)
+    spec = TrialSpec("oracle", lr, whole, seed, config.total_steps)
     heard = _Validations()
     result = run_trial(case.task, spec, torch.device("cpu"), heard, objective="val/loss")
     complete = result.status == "complete"
@@ -204,17 +204,17 @@ def _note(case: Case, trainings: int, minutes: float) -> None:
     _table(case.name).replace(cells)
     path = FOLDER / "oracle.json"
     notes = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    terms = setting_of(case).config
+    config = setting_of(case).config
     notes[case.name] = {
         "trainings": len(cells),
         "trained in this run": trainings,
         "minutes of this run": round(minutes, 1),
-        "steps a training": terms.total_steps,
+        "steps a training": config.total_steps,
         "epochs": case.epochs,
         "trivial loss": case.trivial,
         "seeds": list(SEEDS),
-        "facts": dict(terms.facts),
-        "data": {context: dict(model_info) for context, facts in terms.data.items()},
+        "model_info": dict(config.model_info),
+        "data": {context: dict(described) for context, described in config.data.items()},
         "versions": {package: version(package) for package in ("lrsearch", "torch", "numpy")},
         "table": fingerprint(case.name),
     }

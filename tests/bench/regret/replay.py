@@ -20,21 +20,21 @@ from typing import Any
 import numpy as np
 from scipy.interpolate import PchipInterpolator
 
+from lrsearch.core.answer import Answer, StageResult
+from lrsearch.core.confirm import Confirmed
 from lrsearch.core.curve import Array
 from lrsearch.core.response import Observation
-from lrsearch.core.trial import MetricSummary, TrialResult, TrialSpec
 from lrsearch.core.schedule_names import schedule_name
-from lrsearch.core.study_plan import load_plan
-from lrsearch.core.answer import Answer, StageResult
-from lrsearch.core.suggest import Suggestion, combine
-from lrsearch.errors import StudyError
-from lrsearch.core.confirm import Confirmed
-from lrsearch.study.stages_run import answer_of, bracket_of, fold
-from lrsearch.study.prepare import with_whole_schedules
 from lrsearch.core.stage import Account, Stage
 from lrsearch.core.stages import Base
-from lrsearch.study.optuna_study import propose
+from lrsearch.core.study_plan import load_plan
+from lrsearch.core.suggest import Suggestion, combine
+from lrsearch.core.trial import MetricSummary, TrialResult, TrialSpec
+from lrsearch.errors import StudyError
 from lrsearch.study.config import StudyConfig
+from lrsearch.study.optuna_study import propose
+from lrsearch.study.prepare import with_whole_schedules
+from lrsearch.study.stages_run import answer_of, bracket_of, fold
 from tests.bench.regret.oracle import SCHEDULES, SEEDS, Cell, noted, read_cells, read_sweeps
 from tests.bench.regret.tasks import CASES, Case
 
@@ -181,7 +181,7 @@ def _sweeps(name: str, preset: str) -> list[tuple[Suggestion, float]]:
 
 
 @cache
-def terms_of(name: str, preset: str, changes: str) -> StudyConfig:
+def config_of(name: str, preset: str, changes: str) -> StudyConfig:
     """What a study of a task is begun with, as the oracle's notes have it: the data are not needed."""
     known = noted(name)
     epochs, steps = known["epochs"], known["steps a training"]
@@ -189,15 +189,15 @@ def terms_of(name: str, preset: str, changes: str) -> StudyConfig:
     return StudyConfig(
         plan=with_whole_schedules(plan, steps, steps // epochs),
         task=name,
-        facts=known["facts"],
-        arguments={},
+        model_info=known["model_info"],
+        task_kwargs={},
         data=known["data"],
         total_steps=steps,
         steps_per_epoch=steps // epochs,
     )
 
 
-class OracleLab:
+class OracleExecutor:
     """Trainings of one replayed study: the same seed gives the same loss, another study's seeds others."""
 
     exact = True
@@ -279,18 +279,18 @@ def replay(
     sweeps: bool = True,
 ) -> Replayed:
     """A whole study of a task under a preset with changes; without `sweeps` it has no range test."""
-    terms = terms_of(task, preset, json.dumps(changes))
-    suggestion, cost = swept(task, preset, number, terms.sweep.repeats) if sweeps else (None, 0.0)
-    account = Account(terms.plan, terms.total_steps)
+    config = config_of(task, preset, json.dumps(changes))
+    suggestion, cost = swept(task, preset, number, config.sweep.repeats) if sweeps else (None, 0.0)
+    account = Account(config.plan, config.total_steps)
     account.spent = cost
     bracket = bracket_of(suggestion)
     stages: list[StageResult] = []
-    lab = OracleLab(oracle(task), number)
+    executor = OracleExecutor(oracle(task), number)
     try:
         base, confirmed = fold(lambda stage: Stage(stage, account, executor), stages.append, bracket)
     except StudyError:
         return Replayed(task, tuple(stages), account.spent)
-    answer = answer_of(terms, stages, bracket, base, confirmed)
+    answer = answer_of(config, stages, bracket, base, confirmed)
     return Replayed(task, tuple(stages), account.spent, base, confirmed, answer)
 
 
