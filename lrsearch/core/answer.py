@@ -7,12 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from typing import Any, Literal
 
+from pydantic import TypeAdapter
+
+from lrsearch.core.findings import Findings
 from lrsearch.core.response import Interval, Tolerance
 from lrsearch.core.stats import Gain
 from lrsearch.core.study_plan import StageName
-from lrsearch.core.trial import TrialResult
+from lrsearch.core.trial import Configuration, TrialResult
 
 WarningName = Literal[
     "no_bracket",
@@ -34,12 +38,25 @@ WarningName = Literal[
 
 @dataclass(frozen=True)
 class StageResult:
-    """One stage: its trials in order, its cost in run-equivalents, and what it found (plain JSON)."""
+    """One stage: its trials in order, its cost in run-equivalents, and what it found.
+
+    `found` is None of a stage that did not come to its end.
+    """
 
     stage: StageName
     trials: tuple[TrialResult, ...]
     cost: float
-    found: Mapping[str, Any] = field(default_factory=dict)
+    found: Findings | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> StageResult:
+        """Return the stage that `to_dict` wrote; ValueError for what it cannot have written."""
+        stage: StageResult = _adapter(StageResult).validate_python(values)
+        return stage
 
     def _repr_html_(self) -> str:
         from lrsearch.report.study_tables import stage_html
@@ -61,6 +78,11 @@ class Finalist:
     objectives: Mapping[int, float]
     diverged: bool = False
     gain: Gain | None = None
+
+    @property
+    def configuration(self) -> Configuration:
+        """Its lr and schedule."""
+        return Configuration(self.lr, self.schedule)
 
     @property
     def mean(self) -> float | None:
@@ -96,7 +118,8 @@ class Answer:
     @property
     def winner(self) -> Finalist:
         """The finalist that was chosen."""
-        return next(f for f in self.finalists if f.lr == self.lr and f.schedule == self.schedule)
+        chosen = Configuration(self.lr, self.schedule)
+        return next(f for f in self.finalists if f.configuration == chosen)
 
     @property
     def constant(self) -> Finalist | None:
@@ -129,18 +152,11 @@ class Answer:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Answer:
-        """The answer that `to_dict` wrote."""
-        derived = ("undecided", "gain_over_constant")
-        parts = {
-            "interval": Interval(**values["interval"]),
-            "tolerance": Tolerance(**values["tolerance"]),
-            "finalists": tuple(map(_finalist, values["finalists"])),
-        }
-        return cls(**{name: value for name, value in {**values, **parts}.items() if name not in derived})
+        """Return the answer that `to_dict` wrote; ValueError for what it cannot have written."""
+        answer: Answer = _adapter(Answer).validate_python(values)
+        return answer
 
 
-def _finalist(values: Mapping[str, Any]) -> Finalist:
-    """The finalist as its `asdict`, with seeds as text, has it."""
-    objectives = {int(seed): value for seed, value in values["objectives"].items()}
-    gain = values["gain"]
-    return Finalist(**{**values, "objectives": objectives, "gain": gain and Gain(**gain)})
+@cache
+def _adapter(kind: type) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)

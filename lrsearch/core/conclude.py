@@ -28,7 +28,7 @@ _BEYOND_NOISE = 2.0
 
 
 @dataclass(frozen=True)
-class Findings:
+class Evidence:
     """All that a study found. `model_info` says what was trained; it is empty for a loop of one's own.
 
     `accepted` names what had changed when the study was resumed all the same.
@@ -49,12 +49,12 @@ class Findings:
         return [trial for stage in self.stages for trial in stage.trials]
 
 
-def conclude(found: Findings) -> Answer:
+def conclude(found: Evidence) -> Answer:
     """The answer of a study."""
     plan, confirmed = found.plan, found.confirmed
     objective = plan.objective
     winner = confirmed.decision.winner
-    schedule = confirmed.schedules[winner.name]
+    schedule = confirmed.configurations[winner.name].schedule
     spread = _noise(confirmed.candidates) or found.base.noise or Noise(0.0)
     response = response_under(
         plan, found.trials, schedule, found.total_steps, found.base.noise, found.base.lr
@@ -84,7 +84,7 @@ def finalists_of(plan: StudyPlan, confirmed: Confirmed) -> tuple[Finalist, ...]:
         Finalist(
             name=candidate.name,
             lr=candidate.lr,
-            schedule=confirmed.schedules[candidate.name],
+            schedule=confirmed.configurations[candidate.name].schedule,
             objectives={seed: objective.from_loss(loss) for seed, loss in candidate.objectives.items()},
             diverged=candidate.diverged,
             gain=decision.gains.get(candidate.name),
@@ -97,7 +97,7 @@ def _noise(candidates: Sequence[Candidate]) -> Noise | None:
     return noise([list(c.objectives.values()) for c in candidates if not c.diverged])
 
 
-def _gain_over_baseline(found: Findings, winner: Candidate) -> float | None:
+def _gain_over_baseline(found: Evidence, winner: Candidate) -> float | None:
     baseline = found.confirmed.baseline
     if baseline is None or baseline.status != "complete":
         return None
@@ -106,7 +106,7 @@ def _gain_over_baseline(found: Findings, winner: Candidate) -> float | None:
     return None if loss is None or own is None else loss - own
 
 
-def _warnings(found: Findings, winner: Candidate, spread: Noise) -> dict[WarningName, str]:
+def _warnings(found: Evidence, winner: Candidate, spread: Noise) -> dict[WarningName, str]:
     said: dict[WarningName, str | None] = {
         "no_bracket": None
         if found.bracketed
@@ -134,7 +134,7 @@ def _warnings(found: Findings, winner: Candidate, spread: Noise) -> dict[Warning
     return {name: text for name, text in said.items() if text is not None}
 
 
-def _on_edge(found: Findings, winner: Candidate) -> str | None:
+def _on_edge(found: Evidence, winner: Candidate) -> str | None:
     """Whether the answer lies where all that was tried ends, under whatever schedule; diverged lrs are tried
     too. That a schedule was tried at few lrs is said by its interval, whose ends are open.
     """
@@ -150,7 +150,7 @@ def _on_edge(found: Findings, winner: Candidate) -> str | None:
     return None
 
 
-def _disagreement(found: Findings) -> str | None:
+def _disagreement(found: Evidence) -> str | None:
     """Other validation metrics that prefer lrs far from the objective's: the two intervals share none.
 
     Metrics of which it is not known whether lower or higher is better prefer nothing.
@@ -179,27 +179,20 @@ def _disagreement(found: Findings) -> str | None:
     return f"{plan.objective.metric} prefers lr {best:.3g}, {' and '.join(far)}: choose what matters"
 
 
-def _overfitting(found: Findings, winner: Candidate, spread: Noise) -> str | None:
+def _overfitting(found: Evidence, winner: Candidate, spread: Noise) -> str | None:
     plan = found.plan
     best = plan.objective.model_copy(update={"use": "best"})
     final = plan.objective.model_copy(update={"use": "final"})
-    trials = [
-        t
-        for t in found.stages[-1].trials
-        if t.status == "complete" and t.spec.lr == winner.lr and t.spec.optimizer is None
-    ]
-    gaps = [
-        (final.as_loss(t) or 0.0) - (best.as_loss(t) or 0.0)
-        for t in trials
-        if schedule_name(t.spec.schedule) == winner.schedule
-    ]
+    chosen = found.confirmed.configurations[winner.name]
+    trials = [t for t in found.stages[-1].trials if t.status == "complete" and t.spec.configuration == chosen]
+    gaps = [(final.as_loss(t) or 0.0) - (best.as_loss(t) or 0.0) for t in trials]
     gap = sum(gaps) / len(gaps) if gaps else 0.0
     if gap <= max(_BEYOND_NOISE * spread.sd, found.confirmed.margin):
         return None
     return f"the final {plan.objective.metric} is {gap:.3g} worse than the best epoch's: train for less"
 
 
-def _weight_decay(found: Findings) -> str | None:
+def _weight_decay(found: Evidence) -> str | None:
     """Decoupled weight decay shrinks the weights by exp(-lr * wd * steps): past 1 it is a second setting."""
     decay = found.model_info.get("weight_decay", 0.0)
     if not found.model_info.get("decoupled_weight_decay") or not decay:
@@ -214,7 +207,7 @@ def _weight_decay(found: Findings) -> str | None:
     )
 
 
-def _untrained(found: Findings, winner: Candidate) -> str | None:
+def _untrained(found: Evidence, winner: Candidate) -> str | None:
     """Whether training leads nowhere: the winner is no better than the model before the first update."""
     objective = found.plan.objective
     known = [u for t in _trials_of(found, winner) if (u := objective.untrained_loss(t)) is not None]
@@ -226,7 +219,7 @@ def _untrained(found: Findings, winner: Candidate) -> str | None:
     )
 
 
-def _unstable(found: Findings, winner: Candidate) -> str | None:
+def _unstable(found: Evidence, winner: Candidate) -> str | None:
     """Whether one seed loses much of what another one gains: of the winner, or of the best base lr."""
     objective = found.plan.objective
     way = found.confirmed.margin / found.plan.delta
@@ -243,7 +236,7 @@ def _unstable(found: Findings, winner: Candidate) -> str | None:
     return None
 
 
-def _replicates(found: Findings) -> list[TrialResult]:
+def _replicates(found: Evidence) -> list[TrialResult]:
     """The trainings of the base lr that had the most seeds."""
     complete = [t for t in found.base.trials if t.status == "complete" and not t.spec.again]
     lrs = [t.spec.lr for t in complete]
@@ -251,7 +244,7 @@ def _replicates(found: Findings) -> list[TrialResult]:
     return [t for t in complete if t.spec.lr == most]
 
 
-def _baseline_better(found: Findings, winner: Candidate, spread: Noise) -> str | None:
+def _baseline_better(found: Evidence, winner: Candidate, spread: Noise) -> str | None:
     gain, baseline = _gain_over_baseline(found, winner), found.confirmed.baseline
     if gain is None or baseline is None or -gain <= max(found.confirmed.margin, _BEYOND_NOISE * spread.sd):
         return None
@@ -263,25 +256,24 @@ def _baseline_better(found: Findings, winner: Candidate, spread: Noise) -> str |
     )
 
 
-def _bad_data(found: Findings) -> str | None:
+def _bad_data(found: Evidence) -> str | None:
     said = [trial.bad_data for trial in found.trials if trial.bad_data]
     return f"{max(said, key=said.count)} ({len(said)} of {len(found.trials)} trainings)" if said else None
 
 
-def _trials_of(found: Findings, candidate: Candidate) -> list[TrialResult]:
+def _trials_of(found: Evidence, candidate: Candidate) -> list[TrialResult]:
     """Every full training of a configuration that was completed, of whatever stage."""
-    schedule = found.confirmed.schedules[candidate.name]
-    what = (candidate.lr, schedule, found.total_steps)
+    chosen = found.confirmed.configurations[candidate.name]
     return [
         trial
         for trial in found.trials
         if trial.status == "complete"
-        and trial.spec.optimizer is None
-        and (trial.spec.lr, trial.spec.schedule, trial.spec.steps) == what
+        and trial.spec.configuration == chosen
+        and trial.spec.steps == found.total_steps
     ]
 
 
-def _failures(found: Findings) -> str | None:
+def _failures(found: Evidence) -> str | None:
     failed = [t for t in found.trials if t.status == "failed"]
     if not failed:
         return None
@@ -289,12 +281,12 @@ def _failures(found: Findings) -> str | None:
     return f"{len(failed)} of {len(found.trials)} trials raised ({causes}); their runs hold the traceback"
 
 
-def _left_out(found: Findings) -> str | None:
+def _left_out(found: Evidence) -> str | None:
     said = sorted({text for t in found.trials for text in t.warnings})
     return f"the training function: {'; '.join(said)}" if said else None
 
 
-def _accepted(found: Findings) -> str | None:
+def _accepted(found: Evidence) -> str | None:
     if not found.accepted:
         return None
     return (

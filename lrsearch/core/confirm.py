@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from lrsearch.core.observations import observe
 from lrsearch.core.schedule_names import schedule_name, schedule_names
@@ -12,7 +11,7 @@ from lrsearch.core.stage import Stage
 from lrsearch.core.stages import Base, ScheduleCandidate
 from lrsearch.core.stats import Candidate, Decision, decide
 from lrsearch.core.study_plan import StudyPlan
-from lrsearch.core.trial import TrialResult
+from lrsearch.core.trial import Configuration, TrialResult
 from lrsearch.errors import StudyError
 
 _FRESH_SEEDS = 1000
@@ -21,17 +20,17 @@ _FRESH_SEEDS = 1000
 
 @dataclass(frozen=True)
 class Confirmed:
-    """The decision between the finalists, in losses; `schedules` by the finalist's name."""
+    """The decision between the finalists, in losses; `configurations` by the finalist's name."""
 
     decision: Decision
     candidates: tuple[Candidate, ...]
-    schedules: Mapping[str, Mapping[str, Any]]
+    configurations: Mapping[str, Configuration]
     margin: float
     baseline: TrialResult | None
 
 
-def confirm(stage: Stage, base: Base, followed: Sequence[ScheduleCandidate]) -> Confirmed:
-    """The base schedule and the best others on fresh seeds, the same for all, until it is decided.
+def confirm(stage: Stage, base: Base, candidates: Sequence[ScheduleCandidate]) -> Confirmed:
+    """Train the base schedule and the best others on fresh seeds, the same for all, until it is decided.
 
     Raises StudyError where every finalist diverges on them.
     """
@@ -41,16 +40,15 @@ def confirm(stage: Stage, base: Base, followed: Sequence[ScheduleCandidate]) -> 
     if plan.baseline:
         (baseline,) = stage.run([1e-3], {"name": "constant"}, seeds[:1], optimizer="adam")
     room = max(2, int(stage.left // rules.seeds))
-    entrants: list[tuple[Mapping[str, Any], float]] = [(base.schedule, base.lr)]
-    entrants += [(f.schedule, f.lr) for f in followed[: min(rules.candidates, room) - 1]]
-    finalists = {f"{schedule_name(schedule)} at {lr:.3g}": (schedule, lr) for schedule, lr in entrants}
+    entrants = [Configuration(base.lr, base.schedule)]
+    entrants += [c.configuration for c in candidates[: min(rules.candidates, room) - 1]]
+    finalists = {f"{schedule_name(entrant.schedule)} at {entrant.lr:.3g}": entrant for entrant in entrants}
     trials: dict[str, list[TrialResult]] = {name: [] for name in finalists}
 
     def train(names: Sequence[str], seed: int) -> None:
         for name in names:
-            schedule, lr = finalists[name]
             if all(trial.status == "complete" for trial in trials[name]):
-                trials[name] += stage.run([lr], schedule, [seed])
+                trials[name] += stage.run([finalists[name].lr], finalists[name].schedule, [seed])
 
     for k, seed in enumerate(seeds[: rules.seeds]):
         if k == 0 or stage.affords(len(finalists)):
@@ -69,12 +67,12 @@ def confirm(stage: Stage, base: Base, followed: Sequence[ScheduleCandidate]) -> 
 def _judge(
     stage: Stage,
     base: Base,
-    finalists: Mapping[str, tuple[Mapping[str, Any], float]],
+    finalists: Mapping[str, Configuration],
     trials: Mapping[str, Sequence[TrialResult]],
     baseline: TrialResult | None,
 ) -> Confirmed:
     plan = stage.plan
-    candidates = [_candidate(stage, name, *finalists[name], trials[name]) for name in finalists]
+    candidates = [_candidate(stage, name, finalists[name], trials[name]) for name in finalists]
     alive = [candidate for candidate in candidates if not candidate.diverged]
     if not alive:
         raise StudyError(
@@ -90,18 +88,17 @@ def _judge(
         level=plan.level,
         best_mean=plan.objective.best_mean,
     )
-    schedules = {name: schedule for name, (schedule, _) in finalists.items()}
-    return Confirmed(decision, tuple(candidates), schedules, margin, baseline)
+    return Confirmed(decision, tuple(candidates), finalists, margin, baseline)
 
 
 def _candidate(
-    stage: Stage, name: str, schedule: Mapping[str, Any], lr: float, trials: Sequence[TrialResult]
+    stage: Stage, name: str, configuration: Configuration, trials: Sequence[TrialResult]
 ) -> Candidate:
     seen = observe(stage.plan, [trial for trial in trials if trial.status != "failed"])
     return Candidate(
         name=name,
-        schedule=schedule_name(schedule),
-        lr=lr,
+        schedule=schedule_name(configuration.schedule),
+        lr=configuration.lr,
         objectives={o.seed: o.objective for o in seen if o.objective is not None},
         diverged=any(o.diverged for o in seen) or not seen,
     )

@@ -7,14 +7,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from lrsearch.core.executor import Propose
 from lrsearch.core.observations import observe
-from lrsearch.core.response import Observation, Response
-from lrsearch.core.schedule_names import schedule_name
+from lrsearch.core.response import Observation, Response, Side
 from lrsearch.core.stage import Stage, readable
 from lrsearch.core.stats import Noise
 from lrsearch.core.study_plan import HIGHEST_LR, LOWEST_LR, StudyPlan
 from lrsearch.core.suggest import Bracket
-from lrsearch.core.trial import TrialResult
+from lrsearch.core.trial import Configuration, TrialResult
 from lrsearch.errors import StudyError
 
 _BLIND_LR, _BLIND_FACTOR = 1e-3, 10.0
@@ -40,24 +40,18 @@ class Base:
     schedule: Mapping[str, Any]
     trials: tuple[TrialResult, ...]
     noise: Noise | None
-    on_edge: str | None = None
+    on_edge: Side | None = None
     needs_warmup: bool = False
     runs_differ: float | None = None
 
 
 @dataclass(frozen=True)
 class ScheduleCandidate:
-    """A schedule with the lrs at which it was tried, its best lr, and the loss expected there."""
+    """A schedule at its best lr, the loss expected there, and the trials that say so."""
 
-    schedule: Mapping[str, Any]
-    lr: float
+    configuration: Configuration
     loss: float
     trials: tuple[TrialResult, ...]
-
-    @property
-    def name(self) -> str:
-        """Such as ``linear``, or ``warmup+linear``."""
-        return schedule_name(self.schedule)
 
 
 def coarse(stage: Stage, bracket: Bracket | None) -> Base:
@@ -118,7 +112,7 @@ def coarse(stage: Stage, bracket: Bracket | None) -> Base:
     )
 
 
-def fine(stage: Stage, base: Base) -> Base:
+def fine(stage: Stage, base: Base, propose: Propose) -> Base:
     """The vertex of the response, then a sampler's proposals, until the expected gain is below the noise.
 
     Where the trials so far were short ones, the lr must also beat both neighbours an octave away at the full
@@ -134,7 +128,7 @@ def fine(stage: Stage, base: Base) -> Base:
             if not _worth_more(response):
                 break
             low, high = _neighbourhood(response)
-            lr = readable(stage.executor.propose(observe(plan, trials), low, high))
+            lr = readable(propose(observe(plan, trials), low, high))
             if not _is_new(lr, response):
                 break
             proposals = [lr]
@@ -168,19 +162,18 @@ def decay(stage: Stage, base: Base) -> list[ScheduleCandidate]:
             if best is not None and _may_go_on(stage) and all(t.spec.lr != best for t in trials[k]):
                 trials[k] += stage.run([best], families[k], [plan.seed])
         _follow(stage, families[k], trials[k])
-    followed = []
+    candidates = []
     for family, group in zip(families, trials, strict=False):
         expected = plan.expected_lr(family, base.lr)
         response = Response(seen, base.noise, expected) if (seen := observe(plan, group)) else None
         if response is not None and response.groups:
             fit = response.fit()
             lr = readable(fit.lr)
-            followed.append(
-                ScheduleCandidate(
-                    family, lr, float(min(fit.objective(lr), response.means.min())), tuple(group)
-                )
+            expected_loss = min(fit.objective(lr), response.means.min())
+            candidates.append(
+                ScheduleCandidate(Configuration(lr, family), float(expected_loss), tuple(group))
             )
-    return sorted(followed, key=lambda f: f.loss)
+    return sorted(candidates, key=lambda candidate: candidate.loss)
 
 
 def _start(stage: Stage, base: Base, family: Mapping[str, Any]) -> float:
@@ -254,7 +247,7 @@ def _survives_with_warmup(stage: Stage, trials: Sequence[TrialResult], bracket: 
 
 def _difference_of_equal_runs(stage: Stage, trials: Sequence[TrialResult], lr: float) -> float | None:
     """What a second run of the best training differs by, where the device does not repeat itself."""
-    if stage.executor.exact or not stage.affords(stage.plan.proxy):
+    if stage.exact or not stage.affords(stage.plan.proxy):
         return None
     once = [trial for trial in trials if trial.spec.lr == lr and trial.spec.seed == stage.plan.seed]
     again = stage.run([lr], stage.plan.base_schedule, [stage.plan.seed], share=stage.plan.proxy, again=1)

@@ -8,7 +8,10 @@ import posixpath
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from typing import Any, Literal
+
+from pydantic import TypeAdapter
 
 from lrsearch.errors import InputError
 
@@ -23,6 +26,22 @@ Use = Literal["final", "best"]
 def is_loss(metric: str) -> bool:
     """Whether a metric is called a loss, so that the first training loss says where it began."""
     return metric.rsplit("/", 1)[-1].lower().endswith("loss")
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """What a study chooses between: a peak `lr` under a schedule, given as its `to_dict`."""
+
+    lr: float
+    schedule: Mapping[str, Any]
+
+    @property
+    def key(self) -> str:
+        """The same for the same configuration: canonical JSON."""
+        return json.dumps([self.lr, dict(self.schedule)], sort_keys=True)
+
+    def __hash__(self) -> int:
+        return hash(self.key)
 
 
 @dataclass(frozen=True)
@@ -44,6 +63,11 @@ class TrialSpec:
     again: int = 0
 
     @property
+    def configuration(self) -> Configuration | None:
+        """What is trained; None of the baseline, which has an optimizer of its own."""
+        return Configuration(self.lr, self.schedule) if self.optimizer is None else None
+
+    @property
     def key(self) -> str:
         """The same for the same training, whatever stage asks for it: 16 hexadecimal digits."""
         what = {
@@ -57,13 +81,8 @@ class TrialSpec:
         return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON."""
+        """Return plain JSON."""
         return {**asdict(self), "schedule": dict(self.schedule)}
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> TrialSpec:
-        """The spec that `to_dict` wrote."""
-        return cls(**values)
 
 
 @dataclass(frozen=True)
@@ -110,21 +129,18 @@ class TrialResult:
     bad_data: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON."""
-        values = asdict(self)
-        values["spec"] = self.spec.to_dict()
-        values["warnings"] = list(self.warnings)
-        return values
+        """Return plain JSON."""
+        return asdict(self)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TrialResult:
-        """The result that `to_dict` wrote."""
-        parts = {
-            "spec": TrialSpec.from_dict(values["spec"]),
-            "metrics": {name: MetricSummary(**summary) for name, summary in values["metrics"].items()},
-            "warnings": tuple(values["warnings"]),
-        }
-        return cls(**{**values, **parts})
+        """Return the result that `to_dict` wrote; ValueError for what it cannot have written."""
+        return _results().validate_python(values)
+
+
+@cache
+def _results() -> TypeAdapter[TrialResult]:
+    return TypeAdapter(TrialResult)
 
 
 def check_name(argument: str, name: object) -> None:

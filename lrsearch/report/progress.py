@@ -11,12 +11,13 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from lrsearch.core.observer import Observer
 from lrsearch.report.stall import StallWatch
 
 _REFRESH_S = 0.1
 
 
-class SweepProgress:
+class SweepProgress(Observer):
     """Shows the sweep's steps, lr and loss; used as a context manager.
 
     It draws in a terminal only, at most ten times a second, from the thread that trains: it costs the
@@ -42,7 +43,7 @@ class SweepProgress:
         self._step, self._steps = 0, 0
         self._watch = StallWatch(self._tell_stall, redraws=not self._bar.disable)
 
-    def begin(self, seed: int, steps: int, model_info: Mapping[str, Any]) -> None:  # noqa: ARG002
+    def sweep_begins(self, seed: int, steps: int, model_info: Mapping[str, Any]) -> None:  # noqa: ARG002
         """A seed's sweep begins: the bar starts again."""
         self._seeds += 1
         self._step, self._steps = 0, steps
@@ -50,7 +51,7 @@ class SweepProgress:
         many = f" {self._seeds}/{self._repeats}" if self._repeats > 1 else ""
         self._bar.reset(self._task, total=steps, description=f"range test{many}", lr=0.0, loss=0.0, stall="")
 
-    def point(self, seed: int, step: int, lr: float, loss: float) -> None:  # noqa: ARG002
+    def sweep_step(self, seed: int, step: int, lr: float, loss: float) -> None:  # noqa: ARG002
         """A step is done."""
         self._step = step
         self._watch.heard()

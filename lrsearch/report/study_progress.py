@@ -5,7 +5,10 @@ from __future__ import annotations
 import math
 import sys
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass
 from types import TracebackType
+from typing import Any
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -14,8 +17,9 @@ from rich.table import Table
 from rich.text import Text
 
 from lrsearch.core.answer import StageResult
+from lrsearch.core.observer import Observer
 from lrsearch.core.schedule_names import schedule_name
-from lrsearch.core.study_plan import STAGES, StudyPlan
+from lrsearch.core.study_plan import STAGES, StageName, StudyPlan
 from lrsearch.core.trial import TrialResult, TrialSpec
 from lrsearch.report.stall import StallWatch
 from lrsearch.report.study_tables import plan_table, stage_found
@@ -27,7 +31,7 @@ _TELLING_COST = 0.02
 _BAR_WIDTH = 30
 
 
-class StudyProgress:
+class StudyProgress(Observer):
     """Shows a study as it goes on; a context manager that begins with the plan and its cost.
 
     In a terminal it shows stage, trial, best so far, what is spent of the budget and the time left, at most
@@ -47,8 +51,7 @@ class StudyProgress:
         self._due = math.inf  # when to draw next
         self._account = _Account(plan, total_steps)
         self._stage = ""
-        self._running: TrialSpec | None = None
-        self._number = 0
+        self._running: _Running | None = None
         self._step = 0
         self._best: TrialResult | None = None
         self._watch = StallWatch(self._tell_stall, redraws=self._live is not None)
@@ -68,22 +71,34 @@ class StudyProgress:
         if self._live is not None:
             self._live.stop()
 
-    def stage_begins(self, stage: str) -> None:
+    def stage_begins(self, stage: StageName) -> None:
         """A stage begins."""
         self._stage, self._running = stage, None
         self._watch.rest()
         self._draw_if_due()
 
+    def sweep_begins(self, seed: int, steps: int, model_info: Mapping[str, Any]) -> None:  # noqa: ARG002
+        """A seed's sweep begins."""
+        if self._running is not None:  # another sweep, whose end nobody tells
+            self._account.book_sweep(self._step)
+        self._begin(_Running("", seed, steps))
+
+    def sweep_step(self, seed: int, step: int, lr: float, loss: float) -> None:  # noqa: ARG002
+        """The sweep has done so many updates."""
+        self.trial_step(step)
+
     def trial_begins(self, spec: TrialSpec, number: int) -> None:
         """A training begins."""
-        if self._running is not None:  # a sweep, whose end nobody tells
-            self._account.book_sweep(self._step)
+        what = f" {number + 1} · lr {format_lr(spec.lr)} {schedule_name(spec.schedule)}"
+        self._begin(_Running(what, spec.seed, spec.steps))
+
+    def _begin(self, running: _Running) -> None:
         self._account.start()
-        self._running, self._number, self._step = spec, number, 0
+        self._running, self._step = running, 0
         self._watch.heard()
         self._draw_if_due()
 
-    def step_done(self, step: int) -> None:
+    def trial_step(self, step: int) -> None:
         """The training that runs has done so many updates."""
         self._step = step
         self._watch.heard()
@@ -148,11 +163,9 @@ class StudyProgress:
 
     def _now(self) -> str:
         parts = [self._stage]
-        if (spec := self._running) is not None:  # asked once: the watch looks from a thread of its own
-            if spec.lr > 0:  # a sweep has none
-                parts[0] += f" {self._number + 1}"
-                parts.append(f"lr {format_lr(spec.lr)} {schedule_name(spec.schedule)}")
-            parts.append(f"seed {spec.seed}, step {self._step:,}/{spec.steps:,}{self._watch.said}")
+        if (running := self._running) is not None:  # asked once: the watch looks from a thread of its own
+            parts[0] += running.what
+            parts.append(f"seed {running.seed}, step {self._step:,}/{running.steps:,}{self._watch.said}")
         if self._best is not None:
             parts.append(f"best {self._score(self._best)}")
         return " · ".join(parts)
@@ -161,6 +174,15 @@ class StudyProgress:
         objective = self._plan.objective
         value = result.metrics[objective.metric].read(objective.use, objective.towards)
         return f"{objective.metric} {value:.4g} at {format_lr(result.spec.lr)}"
+
+
+@dataclass(frozen=True)
+class _Running:
+    """The sweep or the training that runs: how it is called after its stage, its seed and its length."""
+
+    what: str
+    seed: int
+    steps: int
 
 
 class _Account:

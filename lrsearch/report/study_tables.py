@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from lrsearch.core.answer import Answer, StageResult
+from lrsearch.core.findings import (
+    CoarseFindings,
+    ConfirmFindings,
+    DecayFindings,
+    FineFindings,
+    RankedSchedule,
+    SweepFindings,
+)
 from lrsearch.core.schedule_names import schedule_name
 from lrsearch.core.stats import GainVerdict
 from lrsearch.core.study_plan import StageCost, StudyPlan
+from lrsearch.core.suggest import Bracket
 from lrsearch.report.tables import format_lr, html_list, html_table
 
 if TYPE_CHECKING:
@@ -197,21 +206,21 @@ def stage_html(stage: StageResult) -> str:
 def stage_found(stage: StageResult) -> str:
     """What a stage found, in words."""
     found = stage.found
-    if not found:
-        return "not finished"
-    match stage.stage:
-        case "range-test":
-            return _bracket(found["bracket"], found["verdict"])
-        case "coarse":
-            noise = "" if found["noise"] is None else f", noise {found['noise']:.3g}"
-            return f"best lr {format_lr(found['lr'])}{noise}{', needs warmup' * found['needs_warmup']}"
-        case "fine":
-            ends = {"low": ", the lowest tried", "high": ", the highest tried"}
-            return f"best lr {format_lr(found['lr'])}{ends.get(found['on_edge'], '')}"
-        case "decay":
-            return _order(found["order"])
-        case "confirm":
-            return str(found["winner"])
+    match found:
+        case None:
+            return "not finished"
+        case SweepFindings():
+            return _bracket(found.bracket, found.verdict)
+        case CoarseFindings():
+            noise = "" if found.noise is None else f", noise {found.noise:.3g}"
+            return f"best lr {format_lr(found.lr)}{noise}{', needs warmup' * found.needs_warmup}"
+        case FineFindings():
+            ends = {None: "", "low": ", the lowest tried", "high": ", the highest tried"}
+            return f"best lr {format_lr(found.lr)}{ends[found.on_edge]}"
+        case DecayFindings():
+            return _order(found.order)
+        case ConfirmFindings():
+            return found.winner
 
 
 def _range_test(plan: StudyPlan) -> str:
@@ -252,17 +261,17 @@ def _short(plan: StudyPlan) -> str:
     return "" if plan.proxy == 1 else f", at {plan.proxy:.0%} of the full length"
 
 
-def _bracket(bracket: Mapping[str, Any] | None, verdict: str) -> str:
+def _bracket(bracket: Bracket | None, verdict: str) -> str:
     if bracket is None:
         return f"no bracket ({verdict})"
-    high = "open" if bracket["high"] is None else format_lr(bracket["high"])
-    return f"bracket {format_lr(bracket['low'])} to {high} ({verdict})"
+    high = "open" if bracket.high is None else format_lr(bracket.high)
+    return f"bracket {format_lr(bracket.low)} to {high} ({verdict})"
 
 
-def _order(order: Sequence[Mapping[str, Any]]) -> str:
+def _order(order: Sequence[RankedSchedule]) -> str:
     if not order:
         return "no other schedule was tried"
-    names = [f"{entry['schedule']} at {format_lr(entry['lr'])}" for entry in order[:_SHOWN_SCHEDULES]]
+    names = [f"{entry.schedule} at {format_lr(entry.lr)}" for entry in order[:_SHOWN_SCHEDULES]]
     return f"best first: {', '.join(names)}{', …' if len(order) > _SHOWN_SCHEDULES else ''}"
 
 

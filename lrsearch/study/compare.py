@@ -66,7 +66,8 @@ class ComparisonResult:
         Raises InputError where the path cannot be written.
         """
         from lrsearch.report.comparison_page import draw, page
-        from lrsearch.study.gather import clean, write_page
+        from lrsearch.study.gather import write_page
+        from lrsearch.tracking.provenance import clean
 
         return write_page(page(self.comparison, draw(self.comparison), clean), Path(path))
 

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from lrsearch.core.answer import Answer, StageResult
+from lrsearch.core.conclude import Evidence, conclude
+from lrsearch.core.confirm import Confirmed
+from lrsearch.core.stages import Base
 from lrsearch.core.study_plan import SWEEP_STEPS, StudyPlan, load_plan
+from lrsearch.core.suggest import Bracket
 from lrsearch.core.sweep_plan import SweepPlan
 from lrsearch.errors import InputError, RecordError
-from lrsearch.tracking.folder import StudyFolder, write_json
+from lrsearch.files import write_json
+from lrsearch.tracking.folder import FORMAT, StudyFolder, check_format
 
 
 @dataclass(frozen=True)
@@ -50,7 +56,24 @@ class StudyConfig:
 
     def save(self, folder: StudyFolder) -> None:
         """Write `plan.json`."""
-        write_json(folder.plan, self._plain() | {"plan_hash": self.plan.hash})
+        write_json(folder.plan, {"format": FORMAT, **self._plain(), "plan_hash": self.plan.hash})
+
+    def conclude(
+        self, stages: Sequence[StageResult], bracket: Bracket | None, base: Base, confirmed: Confirmed
+    ) -> Answer:
+        """Return the answer of this study, whose stages are all done."""
+        return conclude(
+            Evidence(
+                plan=self.plan,
+                stages=stages,
+                bracketed=bracket is not None,
+                base=base,
+                confirmed=confirmed,
+                model_info=self.model_info,
+                total_steps=self.total_steps,
+                accepted=tuple(self.accepted),
+            )
+        )
 
     def check(self, before: StudyConfig) -> None:
         """Raise InputError that names what has changed since the study was begun, the first with values."""
@@ -92,6 +115,7 @@ def load_config(folder: StudyFolder) -> StudyConfig:
     """What a study was begun with; RecordError where `plan.json` is missing or damaged."""
     try:
         values = json.loads(folder.plan.read_text(encoding="utf-8"))
+        check_format(folder.plan, values.pop("format", None))
         values.pop("plan_hash")
         plan = load_plan(values.pop("plan"))
         return StudyConfig(plan=plan, settings=tuple(values.pop("settings")), **values)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
-from lrsearch.core.answer import StageResult
-from lrsearch.core.response import Observation
+from lrsearch.core.executor import ImmediateExecutor
+from lrsearch.core.observer import Observer
 from lrsearch.core.study_plan import StudyPlan
 from lrsearch.core.trial import TrialResult, TrialSpec
-from lrsearch.study.optuna_study import Storage, propose
+from lrsearch.study.optuna_study import Storage
 from lrsearch.study.record import StudyRecord, TrialRecord
 from lrsearch.tracking.folder import StudyFolder
 from lrsearch.training.checkpoint import Checkpoints
@@ -25,26 +26,7 @@ if TYPE_CHECKING:
     from lrsearch.training.trial import TrainFunction
 
 
-class StudyObserver(Protocol):
-    """Hears of a study as it goes on."""
-
-    def stage_begins(self, stage: str) -> None:
-        """A stage begins."""
-
-    def trial_begins(self, spec: TrialSpec, number: int) -> None:
-        """A training begins."""
-
-    def step_done(self, step: int) -> None:
-        """The training that runs has done so many updates."""
-
-    def trial_ends(self, result: TrialResult) -> None:
-        """A training has ended, or was found in the record."""
-
-    def stage_ends(self, result: StageResult) -> None:
-        """A stage has ended."""
-
-
-class RecordingExecutor:
+class RecordingExecutor(ImmediateExecutor):
     """Trains in this process; what the record holds is not trained again."""
 
     def __init__(
@@ -54,7 +36,7 @@ class RecordingExecutor:
         plan: StudyPlan,
         record: StudyRecord,
         storage: Storage,
-        observers: Sequence[StudyObserver],
+        observer: Observer,
         checkpoint_every: float,
     ) -> None:
         self._subject = subject
@@ -62,32 +44,28 @@ class RecordingExecutor:
         self._plan = plan
         self._record = record
         self._storage = storage
-        self._observers = observers
+        self._observer = observer
         self._checkpoint_every = checkpoint_every
+        self._submitted: Counter[str] = Counter()
         self.exact = repeats_itself(device)
 
-    def run(self, spec: TrialSpec, number: int) -> TrialResult:
-        """The result of a training: from the record where it is there, else trained now.
+    def run(self, spec: TrialSpec) -> TrialResult:
+        """Return the result of a training: from the record where it is there, else trained now.
 
         The order is journal, then Optuna; MLflow's mirror follows the journal by itself.
         """
-        known = self._record.finished.get(spec.key)
-        if known is not None:
-            self._storage.keep(known)
-            result = known
+        number = self._submitted[spec.stage]
+        self._submitted[spec.stage] += 1
+        result = self._record.finished.get(spec.key)
+        if result is not None:
+            self._storage.keep(result)
         else:
             result = self._train(spec, number)
-        for observer in self._observers:
-            observer.trial_ends(result)
+        self._observer.trial_ends(result)
         return result
 
-    def propose(self, observations: Sequence[Observation], low: float, high: float) -> float:
-        """An lr between two others; the same observations give the same lr."""
-        return propose(observations, low, high, self._plan.seed)
-
     def _train(self, spec: TrialSpec, number: int) -> TrialResult:
-        for observer in self._observers:
-            observer.trial_begins(spec, number)
+        self._observer.trial_begins(spec, number)
         if not isinstance(self._subject, Task):  # a loop of one's own cannot be entered in the middle
             return self._recorded(spec, number)
         with DeferredSignals() as signals:  # one that comes while the result is written waits, too
@@ -106,7 +84,7 @@ class RecordingExecutor:
                 self._subject,
                 spec,
                 self._device,
-                _Listener(record, self._observers),
+                _Listener(record, self._observer),
                 objective=self._plan.objective.metric,
                 direction=self._plan.objective.towards,
                 divergence=self._plan.divergence,
@@ -125,16 +103,15 @@ def weights_path(folder: StudyFolder, spec: TrialSpec) -> Path:
 
 
 class _Listener:
-    """Hands a training's points to its record, and tells the observers how far it is."""
+    """Hands a training's points to its record, and tells the observer how far it is."""
 
-    def __init__(self, record: TrialRecord, observers: Sequence[StudyObserver]) -> None:
+    def __init__(self, record: TrialRecord, observer: Observer) -> None:
         self._record = record
-        self._observers = observers
+        self._observer = observer
 
     def begin(self, model_info: Mapping[str, Any]) -> None:
         self._record.begin(model_info)
 
     def record(self, step: int, metrics: Mapping[str, float]) -> None:
         self._record.record(step, metrics)
-        for observer in self._observers:
-            observer.step_done(step)
+        self._observer.trial_step(step)

@@ -4,47 +4,45 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shlex
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from lrsearch.core.answer import Answer, Finalist, StageResult
 from lrsearch.core.curve import Array, RangeTestCurve
+from lrsearch.core.findings import SweepFindings
+from lrsearch.core.procedure import best_so_far
+from lrsearch.core.study_plan import STAGES
 from lrsearch.core.suggest import Suggestion, combine, suggest
 from lrsearch.core.trial import TrialResult
 from lrsearch.errors import InputError, RecordError
 from lrsearch.report.study_page_data import Commands, Origin, ReportData, State
 from lrsearch.schedules import schedule_from_dict
 from lrsearch.study.config import StudyConfig, load_config
+from lrsearch.study.files import read_result
 from lrsearch.study.sweep_record import STAGE
 from lrsearch.tracking import destination as destinations
-from lrsearch.tracking import records
 from lrsearch.tracking.folder import StudyFolder, home
-from lrsearch.tracking.provenance import redact
-from lrsearch.tracking.reading import RunRecord, read_run
+from lrsearch.tracking.provenance import clean
+from lrsearch.tracking.reading import RunRecord, read_runs
 
-if TYPE_CHECKING:
-    from lrsearch.study.result import StudyResult
-
-_SECRET_NAME = re.compile("passw|passphrase|token|secret|credential|api_?key|access_?key", re.IGNORECASE)
-_SHORTEST_SECRET = 6
+InHand = tuple[Answer, tuple[StageResult, ...]]
+"""A study's answer and stages."""
 
 
 def write_report(
-    folder: StudyFolder, path: str | os.PathLike[str] | None = None, result: StudyResult | None = None
+    folder: StudyFolder, path: str | os.PathLike[str] | None = None, in_hand: InHand | None = None
 ) -> Path:
-    """Writes the report of a study, by default into its folder, and returns where; `result` saves reading it.
+    """Write the report of a study, by default into its folder, and return where; `in_hand` is not read again.
 
     Of an unfinished or damaged study it shows what there is, and says so. Raises InputError where the path
-    cannot be written, and RecordError where the folder holds no study, or one of a newer lrsearch.
+    cannot be written, and RecordError where the folder holds no study, or one of another lrsearch.
     """
     from lrsearch.report.page import draw, page
 
-    data = gather(folder, result)
+    data = gather(folder, in_hand)
     return write_page(page(data, draw(data), clean), folder.report if path is None else Path(path))
 
 
@@ -58,35 +56,27 @@ def write_page(text: str, path: Path) -> Path:
     return path.absolute()
 
 
-def clean(text: str) -> str:
-    """A text without passwords in URLs and without the secrets that the environment holds now."""
-    for name, value in os.environ.items():
-        if len(value) >= _SHORTEST_SECRET and _SECRET_NAME.search(name):
-            text = text.replace(value, "***")
-    return redact(text)
+def gather(folder: StudyFolder, in_hand: InHand | None = None) -> ReportData:
+    """Return all that the report of a study shows; what is `in_hand` is not read from the folder.
 
-
-def gather(folder: StudyFolder, result: StudyResult | None = None) -> ReportData:
-    """All that the report of a study shows; `result` where it was just made, else it is read.
-
-    Raises RecordError where the folder holds no study, or one of a newer lrsearch.
+    Raises RecordError where the folder holds no study, or one of another lrsearch.
     """
     config = load_config(folder)
-    runs, damage = _read_runs(folder)
+    runs, damage = read_runs(folder)
+    damage += [line for run in runs for line in run.damage]
     sweep = _range_test(folder, runs)
-    finished = True
-    if result is not None:
-        told = _Told(result.answer, result.stages)
+    if in_hand is not None:
+        found = _Found(*in_hand, finished=True)
     else:
-        told, finished = _tell(folder, config, runs, sweep, damage)
+        found = _tell(folder, config, runs, sweep, damage)
     study = next((run for run in runs if run.start.kind == "study"), None)
-    state, problem = ("finished", None) if finished else _state(study)
-    answer = told.answer
+    state, problem = ("finished", None) if found.finished else _state(study)
+    answer = found.answer
     return ReportData(
         name=folder.name,
         task=config.task,
         state=state,
-        problem=told.problem or problem,
+        problem=problem,
         damage=damage,
         plan=config.plan,
         total_steps=config.total_steps,
@@ -94,15 +84,15 @@ def gather(folder: StudyFolder, result: StudyResult | None = None) -> ReportData
         settings={**config.model_info, **config.task_kwargs},
         tags=study.start.tags if study else {},
         data=config.data,
-        stages=told.stages,
+        stages=found.stages,
         answer=answer,
-        so_far=told.so_far,
+        so_far=found.so_far,
         code=None if answer is None else _code(config, answer),
         curves=sweep.curves,
         suggestion=sweep.suggestion,
         sweep_seconds=sweep.seconds,
         schedules={} if answer is None else _schedules(config, answer),
-        learning={} if answer is None else _learning(config, answer, told.stages, runs),
+        learning={} if answer is None else _learning(config, answer, found.stages, runs),
         origins=_origins(runs),
         tracking=_tracking(folder),
         commands=_commands(folder, config, study),
@@ -110,13 +100,13 @@ def gather(folder: StudyFolder, result: StudyResult | None = None) -> ReportData
 
 
 @dataclass(frozen=True)
-class _Told:
-    """What a study found, read or told again."""
+class _Found:
+    """What a study found, as far as it came."""
 
     answer: Answer | None
     stages: tuple[StageResult, ...]
     so_far: Answer | None = None
-    problem: str | None = None
+    finished: bool = False
 
 
 @dataclass(frozen=True)
@@ -129,93 +119,53 @@ class _RangeTest:
     done: bool
 
 
-def _read_runs(folder: StudyFolder) -> tuple[list[RunRecord], list[str]]:
-    """Every run in the order in which they began, and what of them cannot be read."""
-    runs, damage = [], []
-    for path in folder.journals():
-        try:
-            run = read_run(path)
-        except RecordError as error:
-            _refuse_newer(path)
-            damage.append(str(error))
-        else:
-            runs.append(run)
-            damage += run.damage
-    return sorted(runs, key=lambda run: run.start.started), damage
-
-
-def _refuse_newer(path: Path) -> None:
-    """Raise RecordError for a journal of a newer lrsearch."""
-    with path.open("rb") as file:
-        line = file.readline()
-    try:
-        form = json.loads(line[9:])["format"]
-    except (ValueError, KeyError, TypeError):
-        return
-    if isinstance(form, int) and form > records.FORMAT:
-        raise RecordError(
-            f"{path} is of format {form}: a newer lrsearch wrote it; update lrsearch to read it"
-        )
-
-
 def _tell(
     folder: StudyFolder, config: StudyConfig, runs: Sequence[RunRecord], sweep: _RangeTest, damage: list[str]
-) -> tuple[_Told, bool]:
-    """The study from its result, else told again from its journals; and whether it is finished."""
-    from lrsearch.study.result import read_result
-
-    ended = any(r.start.kind == "study" and r.end is not None and r.end.status == "FINISHED" for r in runs)
+) -> _Found:
+    """What the study found, from its result, else from its journals."""
     if folder.result.is_file():
         try:
-            return _Told(*read_result(folder)), True
+            return _Found(*read_result(folder), finished=True)
         except RecordError as error:
-            if _is_newer(folder.result):
-                raise
             damage.append(f"{error}; this page was made from the journals")
-    elif ended:
+    study = next((run for run in runs if run.start.kind == "study"), None)
+    ended = study is not None and study.end is not None and study.end.status == "FINISHED"
+    if ended and not folder.result.is_file():
         damage.append(f"{folder.result} is missing; this page was made from the journals")
-    told = _told_again(config, runs, sweep)
-    return told, ended and told.answer is not None
+    stages = _stages(config, study, runs, sweep)
+    if study is not None and study.result is not None:
+        return _Found(Answer.from_dict(study.result["answer"]), stages, finished=ended)
+    return _Found(None, stages, best_so_far(config.plan, config.total_steps, stages))
 
 
-def _is_newer(path: Path) -> bool:
-    from lrsearch.study.result import FORMAT
-
-    try:
-        form = json.loads(path.read_text(encoding="utf-8"))["format"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
-    return isinstance(form, int) and form > FORMAT
-
-
-def _told_again(config: StudyConfig, runs: Sequence[RunRecord], sweep: _RangeTest) -> _Told:
-    """Every stage from the trials on record, as far as they go."""
-    from lrsearch.study.stages_run import best_so_far, replay
-
-    found: dict[str, Any] = {}
-    suggestion = sweep.suggestion
-    if suggestion is not None and sweep.done:
-        found = {name: suggestion.to_dict()[name] for name in ("lr", "bracket", "verdict", "reason")}
-    steps = sum(curve.steps for curve in sweep.curves)
-    swept = StageResult("range-test", (), steps / config.total_steps, found)
-    trials = [TrialResult.from_dict(run.result) for run in runs if run.result and "spec" in run.result]
-    told = replay(config, swept, suggestion, {trial.spec.key: trial for trial in trials})
-    answer = told.answer
-    if answer is not None:
-        study = next((run for run in runs if run.start.kind == "study"), None)
-        answer = replace(answer, test=_tested(study.summary if study else {}))
-    so_far = best_so_far(config, told.stages) if answer is None else None
-    return _Told(answer, told.stages, so_far, told.problem)
-
-
-def _tested(summary: Mapping[str, float]) -> dict[str, dict[str, float]]:
-    """What was read from the test data, out of the summary's ``test/loss_winner``."""
-    test: dict[str, dict[str, float]] = {}
-    for name, value in summary.items():
-        metric, _, label = name.rpartition("_")
-        if metric.startswith("test/"):
-            test.setdefault(label, {})[metric] = value
-    return test
+def _stages(
+    config: StudyConfig, study: RunRecord | None, runs: Sequence[RunRecord], sweep: _RangeTest
+) -> tuple[StageResult, ...]:
+    """Every stage as its end was journalled, and of the one that was cut short the trials that there are."""
+    trials = {
+        trial.spec.key: trial
+        for run in runs
+        if run.result and "spec" in run.result
+        for trial in [TrialResult.from_dict(run.result)]
+    }
+    ended = {values["stage"]: values for values in (study.stages if study else ())}
+    found: list[StageResult] = []
+    told: set[str] = set()
+    for stage in STAGES:
+        if stage in ended:
+            keys = [key for key in ended[stage]["trials"] if key in trials]
+            whole = {**ended[stage], "trials": [trials[key].to_dict() for key in keys]}
+            found.append(StageResult.from_dict(whole))
+            told.update(keys)
+        elif stage == "range-test":
+            steps = sum(curve.steps for curve in sweep.curves)
+            done = sweep.suggestion is not None and sweep.done
+            findings = SweepFindings.of(sweep.suggestion) if sweep.suggestion and done else None
+            found.append(StageResult(stage, (), steps / config.total_steps, findings))
+        elif rest := [t for key, t in trials.items() if key not in told and t.spec.stage == stage]:
+            cost = sum(trial.steps_done for trial in rest) / config.total_steps
+            found.append(StageResult(stage, tuple(rest), cost))
+    return tuple(found)
 
 
 def _state(study: RunRecord | None) -> tuple[State, str | None]:
@@ -300,9 +250,8 @@ def _learning(
 def _first_key(finalist: Finalist, stages: Sequence[StageResult]) -> str:
     """The key of a finalist's first training in the confirm stage."""
     for trial in stages[-1].trials:
-        spec = trial.spec
-        if (spec.lr, spec.schedule, spec.optimizer) == (finalist.lr, finalist.schedule, None):
-            return spec.key
+        if trial.spec.configuration == finalist.configuration:
+            return trial.spec.key
     return ""
 
 

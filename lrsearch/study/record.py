@@ -8,21 +8,22 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TypedDict, Unpack
 
-from lrsearch.core.answer import Answer, Finalist
+from lrsearch.core.answer import Answer, Finalist, StageResult
 from lrsearch.core.curve import RangeTestCurve
 from lrsearch.core.study_plan import Objective, StudyPlan, direction_of
 from lrsearch.core.suggest import Suggestion
 from lrsearch.core.sweep_plan import SweepPlan
 from lrsearch.core.trial import TrialResult, TrialSpec
 from lrsearch.errors import RecordError
+from lrsearch.files import writing
 from lrsearch.study.description import describe_study, schedule_params
 from lrsearch.study.sweep_record import STAGE, RangeTestRecord, data_inputs, read_range_test
 from lrsearch.tracking.destination import Destination
 from lrsearch.tracking.entries import Kind, Param, RunStart, as_params
-from lrsearch.tracking.folder import StudyFolder, writing
+from lrsearch.tracking.folder import StudyFolder
 from lrsearch.tracking.journal import RunJournal
 from lrsearch.tracking.provenance import collect
-from lrsearch.tracking.reading import RunRecord, read_run, read_start
+from lrsearch.tracking.reading import RunRecord, read_runs, read_start
 from lrsearch.tracking.sync import start_mirror
 
 _TRIAL_KEY = "lrsearch.trial_key"
@@ -73,6 +74,7 @@ class StudyRecord:
         self._journal = (
             RunJournal.resume(study.path, folder) if study else RunJournal.create(folder, self._study_start())
         )
+        self._stages = study.stages if study else []
         self.key = self._journal.key
         self.mirror = start_mirror(folder, destination)
         for run in earlier:
@@ -91,7 +93,7 @@ class StudyRecord:
         begins again in its run, and what is recorded of it stays. Raises RecordError where the study's own
         run cannot be read and others can.
         """
-        runs, damage = _read_runs(folder)
+        runs, damage = read_runs(folder)
         if runs and not any(run.start.kind == "study" for run in runs):
             raise RecordError("; ".join([f"no study is recorded in {folder.path}", *damage]))
         record = cls(folder, destination, about, runs)
@@ -130,6 +132,12 @@ class StudyRecord:
                 run.tags({_WINNER: "true" if key in keys else "false"})
         self._winners = set(keys)
 
+    def stage_ended(self, result: StageResult) -> None:
+        """Record what a stage found, unless it is on record: a resumed study runs its stages again."""
+        values = {**result.to_dict(), "trials": [trial.spec.key for trial in result.trials]}
+        if values not in self._stages:
+            self._journal.stage(values)
+
     def attach(self, key: str, path: str) -> None:
         """Add a file to the run of a finished trial; `path` is relative to the study's folder."""
         with RunJournal.amend(self._paths[key], self.folder) as run:
@@ -147,6 +155,7 @@ class StudyRecord:
         What is None in `summary` is left out; `artifacts` are named relative to the study's folder.
         """
         self._journal.params({"lr": answer.lr, **schedule_params(answer.schedule)})
+        self._journal.result({"answer": answer.to_dict()})
         self._journal.summary({name: value for name, value in summary.items() if value is not None})
         description = describe_study(answer, plan, self._links(answer))
         self._journal.tags({"mlflow.note.content": description})
@@ -179,8 +188,7 @@ class StudyRecord:
             return None
         for key, result in self.finished.items():
             spec = result.spec
-            same = (spec.lr, spec.schedule) == (finalist.lr, finalist.schedule)
-            if same and spec.optimizer is None and spec.seed in finalist.objectives:
+            if spec.configuration == finalist.configuration and spec.seed in finalist.objectives:
                 return read_start(self._paths[key]).key
         return None
 
@@ -334,14 +342,3 @@ class TrialRecord:
     def _open(self, model_info: Mapping[str, Any]) -> RunJournal:
         self._journal = self._study._open_trial(self._spec, self._number, model_info)
         return self._journal
-
-
-def _read_runs(folder: StudyFolder) -> tuple[list[RunRecord], list[str]]:
-    """The runs of a folder in the order in which they began, and what cannot be read."""
-    runs, damage = [], []
-    for path in folder.journals():
-        try:
-            runs.append(read_run(path))
-        except RecordError as error:
-            damage.append(str(error))
-    return sorted(runs, key=lambda run: run.start.started), damage

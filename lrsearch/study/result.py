@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,10 +14,10 @@ from lrsearch.core.response import FittedResponse, Interval, Response, Tolerance
 from lrsearch.core.schedule_names import schedule_name
 from lrsearch.core.stats import Noise
 from lrsearch.core.trial import TrialResult
-from lrsearch.errors import RecordError
 from lrsearch.schedules import Schedule, schedule_from_dict
 from lrsearch.study.config import StudyConfig, load_config
-from lrsearch.tracking.folder import StudyFolder, find_folder, write_atomic, write_json, writing
+from lrsearch.study.files import read_result
+from lrsearch.tracking.folder import StudyFolder, find_folder
 from lrsearch.tracking.reading import read_run, read_start
 from lrsearch.tracking.status import RecordStatus
 from lrsearch.tracking.sync import Mirror
@@ -26,13 +25,6 @@ from lrsearch.tracking.sync import Mirror
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
-
-FORMAT = 2
-FILES = (
-    *("plan.json", "result.json", "trials.csv", "report.html"),
-    *("plots/response.png", "plots/schedules.png"),
-)
-"""What a finished study writes into its folder, and shows in MLflow."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -95,13 +87,8 @@ class StudyResult(RecordStatus):
 
     def trials_of(self, finalist: Finalist) -> list[TrialResult]:
         """A finalist's trainings in the confirm stage, by seed."""
-        found = [
-            trial
-            for trial in self.stages[-1].trials
-            if trial.spec.lr == finalist.lr
-            and trial.spec.schedule == finalist.schedule
-            and trial.spec.optimizer is None
-        ]
+        chosen = finalist.configuration
+        found = [trial for trial in self.stages[-1].trials if trial.spec.configuration == chosen]
         return sorted(found, key=lambda trial: trial.spec.seed)
 
     def response(self, schedule: Mapping[str, Any] | None = None) -> Response:
@@ -155,7 +142,7 @@ class StudyResult(RecordStatus):
                     "stage": stage.stage,
                     "trials": len(stage.trials),
                     "cost_run_equivalents": stage.cost,
-                    "found": dict(stage.found),
+                    "found": asdict(stage.found) if stage.found else {},
                 }
                 for stage in self.stages
             ],
@@ -212,7 +199,7 @@ class StudyResult(RecordStatus):
         """
         from lrsearch.study.gather import write_report
 
-        return write_report(self.folder, path, result=self)
+        return write_report(self.folder, path, (self.answer, self.stages))
 
     def _rows(self) -> list[dict[str, Any]]:
         objective = self.config.plan.objective
@@ -243,67 +230,6 @@ class StudyResult(RecordStatus):
         from lrsearch.report.study_tables import study_html
 
         return study_html(self.answer, self.stages, self.name)
-
-
-def write_files(result: StudyResult) -> None:
-    """Write `result.json`, `trials.csv`, the plots and the report into the study's folder.
-
-    Raises RecordError where they cannot be written.
-    """
-    from lrsearch.report.page import draw, page
-    from lrsearch.study.gather import clean, gather
-
-    folder = result.folder
-    plots = folder.path / "plots"
-    with writing(plots):
-        plots.mkdir(exist_ok=True)
-    write_atomic(folder.path / "trials.csv", result.trials.to_csv(index=False))
-    data = gather(folder, result)
-    pictures = draw(data)
-    for name in ("response", "schedules"):
-        write_atomic(plots / f"{name}.png", pictures[name])
-    write_atomic(folder.report, page(data, pictures, clean))
-    stages = [
-        {
-            "stage": stage.stage,
-            "cost": stage.cost,
-            "found": dict(stage.found),
-            "trials": [trial.to_dict() for trial in stage.trials],
-        }
-        for stage in result.stages
-    ]
-    write_json(folder.result, {"format": FORMAT, "answer": result.answer.to_dict(), "stages": stages})
-
-
-def read_result(folder: StudyFolder) -> tuple[Answer, tuple[StageResult, ...]]:
-    """The answer and the stages of a finished study; RecordError where its file is missing or damaged."""
-    try:
-        values = json.loads(folder.result.read_text(encoding="utf-8"))
-        if values["format"] != FORMAT:
-            age = "a newer" if values["format"] > FORMAT else "an older"
-            raise RecordError(f"{folder.result} is of format {values['format']}: {age} lrsearch wrote it")
-        stages = tuple(
-            StageResult(
-                stage["stage"],
-                tuple(TrialResult.from_dict(trial) for trial in stage["trials"]),
-                stage["cost"],
-                stage["found"],
-            )
-            for stage in values["stages"]
-        )
-        return Answer.from_dict(values["answer"]), stages
-    except FileNotFoundError:
-        raise RecordError(f"{folder.name} is not finished: lrsearch resume {folder.name} goes on") from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise RecordError(f"{folder.result} is damaged: {error!r}") from error
-
-
-def is_finished(folder: StudyFolder) -> bool:
-    """Whether a study has its answer, and its run has ended with it."""
-    if not folder.result.is_file():
-        return False
-    runs = (read_run(path) for path in folder.journals() if read_start(path).kind == "study")
-    return any(run.end is not None and run.end.status == "FINISHED" for run in runs)
 
 
 def load_study(folder: StudyFolder) -> StudyResult:

@@ -10,19 +10,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lrsearch.core.answer import Answer, StageResult
+from lrsearch.core.budget import Budget
 from lrsearch.core.curve import RangeTestCurve
-from lrsearch.core.stage import Account, Stage
+from lrsearch.core.findings import SweepFindings
+from lrsearch.core.observer import Observer, Observers
+from lrsearch.core.procedure import bracket_of, run_stages
+from lrsearch.core.response import Observation
 from lrsearch.core.study_plan import StageName, StudyPlan, load_plan
 from lrsearch.core.suggest import Bracket, combine, suggest
-from lrsearch.core.trial import TrialSpec
 from lrsearch.errors import InputError
 from lrsearch.study.config import StudyConfig, load_config
-from lrsearch.study.executor import RecordingExecutor, StudyObserver, weights_path
-from lrsearch.study.optuna_study import Storage
+from lrsearch.study.executor import RecordingExecutor, weights_path
+from lrsearch.study.files import FILES, is_finished, write_files
+from lrsearch.study.gather import gather
+from lrsearch.study.optuna_study import Storage, propose
 from lrsearch.study.prepare import PreparedStudy, changes_asked, prepare
 from lrsearch.study.record import StudyRecord
-from lrsearch.study.result import FILES, StudyResult, is_finished, load_study, write_files
-from lrsearch.study.stages_run import answer_of, bracket_of, fold
+from lrsearch.study.result import StudyResult, load_study
 from lrsearch.study.sweep_record import RangeTestRecord
 from lrsearch.study.task_source import load_task
 from lrsearch.tracking import destination as destinations
@@ -32,7 +36,7 @@ from lrsearch.tracking.lock import hold
 from lrsearch.training.checkpoint import EVERY_S, check_every, keep_only
 from lrsearch.training.run_trial import evaluate
 from lrsearch.training.subjects import FromTask
-from lrsearch.training.sweep import Observers, SweepObserver, sweep
+from lrsearch.training.sweep import sweep
 from lrsearch.training.task import Task
 
 if TYPE_CHECKING:
@@ -64,7 +68,7 @@ def search(
     experiment: str | None = None,
     checkpoint_every: float = EVERY_S,
     tags: Mapping[str, str] | None = None,
-    progress: StudyObserver | bool = True,
+    progress: Observer | bool = True,
     source: tuple[str, Sequence[str]] | None = None,
 ) -> StudyResult:
     """Searches the learning rate and the decay schedule of a task, as a study on record.
@@ -120,16 +124,13 @@ def search(
         for damage in record.damage:
             warnings.warn(f"{damage}; the rest is used", UserWarning, stacklevel=2)
         keep_only(folder.checkpoints, () if changed else record.resumable)
-        observers: list[StudyObserver] = []
-        if not isinstance(progress, bool):
-            observers.append(progress)
-        elif progress:
+        observer = Observer() if isinstance(progress, bool) else progress
+        if progress is True:
             from lrsearch.report.study_progress import StudyProgress
 
-            observers.append(
-                stack.enter_context(StudyProgress(config.plan, config.total_steps, config.steps_per_epoch))
-            )
-        return _Study(prepared, folder, record, observers, checkpoint_every).run()
+            shown = StudyProgress(config.plan, config.total_steps, config.steps_per_epoch)
+            observer = stack.enter_context(shown)
+        return _Study(prepared, folder, record, observer, checkpoint_every).run()
 
 
 def resume(
@@ -140,7 +141,7 @@ def resume(
     tracking_uri: str | None = None,
     experiment: str | None = None,
     checkpoint_every: float = EVERY_S,
-    progress: StudyObserver | bool = True,
+    progress: Observer | bool = True,
 ) -> StudyResult:
     """Goes on with an interrupted study that was begun on the command line, to its plan's end.
 
@@ -170,22 +171,26 @@ def resume(
     )
 
 
-class _Study:
-    """The fold of the stages: what the record holds is not trained again, so a resume is the same fold."""
+class _Study(Observer):
+    """Runs the range test and the stages; what the record holds is not trained again.
+
+    A study that was interrupted goes on by running its stages once more: with the same results they decide
+    the same. It hears of them itself, to keep their findings.
+    """
 
     def __init__(
         self,
         prepared: PreparedStudy,
         folder: StudyFolder,
         record: StudyRecord,
-        observers: Sequence[StudyObserver],
+        observer: Observer,
         checkpoint_every: float,
     ) -> None:
         self._prepared = prepared
         self._folder = folder
         self._record = record
-        self._observers = observers
-        self._account = Account(prepared.plan, prepared.config.total_steps)
+        self._observer = observer
+        self._budget = Budget(prepared.plan, prepared.config.total_steps)
         self._stages: list[StageResult] = []
         self._storage = Storage(folder.optuna_db, folder.name, prepared.plan)
         subject = prepared.subject
@@ -195,55 +200,54 @@ class _Study:
             prepared.plan,
             record,
             self._storage,
-            observers,
+            observer,
             checkpoint_every,
         )
 
     def run(self) -> StudyResult:
-        """All stages, one after the other, and the answer."""
+        """Run all stages, one after the other, and conclude."""
         self._storage.close_orphans()
         bracket = self._range_test()
-        base, confirmed = fold(self._begin, self._keep, bracket)
-        return self._conclude(answer_of(self._prepared.config, self._stages, bracket, base, confirmed))
+        base, confirmed = run_stages(self._budget, self._executor, self._propose, bracket, self)
+        return self._conclude(self._prepared.config.conclude(self._stages, bracket, base, confirmed))
 
-    def _begin(self, name: StageName) -> Stage:
-        for observer in self._observers:
-            observer.stage_begins(name)
-        return Stage(name, self._account, self._executor)
+    def stage_begins(self, stage: StageName) -> None:
+        """Tell the observer."""
+        self._observer.stage_begins(stage)
 
-    def _keep(self, result: StageResult) -> None:
+    def stage_ends(self, result: StageResult) -> None:
+        """Keep what was found, on record too, and tell the observer."""
         self._stages.append(result)
-        for observer in self._observers:
-            observer.stage_ends(result)
+        self._record.stage_ended(result)
+        self._observer.stage_ends(result)
+
+    def _propose(self, observations: Sequence[Observation], low: float, high: float) -> float:
+        return propose(observations, low, high, self._prepared.plan.seed)
 
     def _range_test(self) -> Bracket | None:
         """The bracket of several sweeps; None where they give no sound one."""
-        for observer in self._observers:
-            observer.stage_begins("range-test")
-        prepared = self._prepared
-        known = self._record.finished_range_test(prepared.config.sweep)
+        self.stage_begins("range-test")
+        plan = self._prepared.config.sweep
+        known = self._record.finished_range_test(plan)
         if known is not None:
             curves, suggestion = known
         else:
-            with self._record.range_test(prepared.config.sweep) as record:
-                heard: list[SweepObserver] = [record, *(_SweepListener(o) for o in self._observers)]
-                curves = tuple(self._sweep(seed, record, heard) for seed in prepared.config.sweep.seeds)
+            with self._record.range_test(plan) as record:
+                observer = Observers(record, self._observer)
+                curves = tuple(self._sweep(seed, record, observer) for seed in plan.seeds)
                 suggestion = combine([suggest(curve) for curve in curves])
                 record.finish(curves, suggestion)
-        cost = self._account.book_steps(sum(curve.steps for curve in curves))
-        found = {name: suggestion.to_dict()[name] for name in ("lr", "bracket", "verdict", "reason")}
-        self._keep(StageResult("range-test", (), cost, found))
+        cost = self._budget.book_steps(sum(curve.steps for curve in curves))
+        self.stage_ends(StageResult("range-test", (), cost, SweepFindings.of(suggestion)))
         return bracket_of(suggestion)
 
-    def _sweep(
-        self, seed: int, record: RangeTestRecord, observers: Sequence[SweepObserver]
-    ) -> RangeTestCurve:
+    def _sweep(self, seed: int, record: RangeTestRecord, observer: Observer) -> RangeTestCurve:
         """One seed's curve, from the record where it was swept before."""
         prepared = self._prepared
         curve = record.swept_before(seed)
         if curve is None:
             plan = prepared.config.sweep.model_copy(update={"repeats": 1, "seed": seed})
-            (curve,) = sweep(prepared.subject, plan, prepared.device, Observers(observers))
+            (curve,) = sweep(prepared.subject, plan, prepared.device, observer)
             record.swept(curve)
         return curve
 
@@ -260,7 +264,9 @@ class _Study:
             key=self._record.key,
         )
         result = self._with_weights(result)
-        write_files(result)
+        in_hand = (result.answer, result.stages)
+        table = result.trials.to_csv(index=False)
+        write_files(self._folder, *in_hand, table, gather(self._folder, in_hand))
         self._record.conclude(config.plan, result.answer, result.summary(), FILES)
         self._record.mark_winner([trial.spec.key for trial in result.trials_of(answer.winner)])
         return result
@@ -282,20 +288,6 @@ class _Study:
             if task is not None and task.test_loader is not None:
                 test[label] = evaluate(task, path, self._prepared.device)
         return replace(result, answer=replace(result.answer, test=test))
-
-
-class _SweepListener:
-    """Tells a study's observer how far a sweep is."""
-
-    def __init__(self, observer: StudyObserver) -> None:
-        self._observer = observer
-
-    def begin(self, seed: int, steps: int, model_info: Mapping[str, Any]) -> None:  # noqa: ARG002
-        spec = TrialSpec("range-test", 0.0, {"name": "sweep"}, seed, steps)
-        self._observer.trial_begins(spec, seed)
-
-    def point(self, seed: int, step: int, lr: float, loss: float) -> None:  # noqa: ARG002
-        self._observer.step_done(step)
 
 
 def _folder(

@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from lrsearch.core.divergence import Divergence
+from lrsearch.core.observer import Observer, Observers
 from lrsearch.core.suggest import combine, suggest
 from lrsearch.core.sweep_plan import Precision, Spacing, Stop, SweepPlan, validated
 from lrsearch.errors import InputError
@@ -18,7 +19,7 @@ from lrsearch.tracking.destination import find_destination
 from lrsearch.tracking.folder import create_folder, range_test_name
 from lrsearch.training.custom_loop import CustomLoop
 from lrsearch.training.subjects import FromTask, ModelInUse, is_train_function
-from lrsearch.training.sweep import Observers, SweepObserver, sweep
+from lrsearch.training.sweep import sweep
 from lrsearch.training.task import Task
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def range_test(
     tags: Mapping[str, str] | None = None,
     out: str | os.PathLike[str] | None = None,
     keep: Keep = "device",
-    progress: SweepObserver | bool = True,
+    progress: Observer | bool = True,
 ) -> RangeTest:
     """Trains while the lr rises from `min_lr` to `max_lr`, and reads a learning rate off the losses.
 
@@ -107,7 +108,7 @@ def range_test(
     subject = _subject(given, optimizer, loss, train_loader, step, keep)
     chosen = subject.check(plan, device)
     with ExitStack() as stack, ExitStack() as shown:
-        observers: list[SweepObserver] = []
+        observers: list[Observer] = []
         record = None
         if tracking:
             data = data_of(subject)  # before the folder is made: the user's data set may raise
@@ -127,7 +128,7 @@ def range_test(
             from lrsearch.report.progress import SweepProgress
 
             observers.append(shown.enter_context(SweepProgress(plan.repeats)))
-        curves = tuple(sweep(subject, plan, chosen, Observers(observers)))
+        curves = tuple(sweep(subject, plan, chosen, Observers(*observers)))
         shown.close()
         suggestion = combine([suggest(curve) for curve in curves])
         if isinstance(subject, ModelInUse):

@@ -10,12 +10,14 @@ from types import TracebackType
 from typing import Any
 
 from lrsearch.core.curve import RangeTestCurve, RunningAverage
+from lrsearch.core.observer import Observer
 from lrsearch.core.suggest import Suggestion
 from lrsearch.core.sweep_plan import SweepPlan
+from lrsearch.files import write_json, writing
 from lrsearch.report.tables import GROUPS_READ, format_groups
 from lrsearch.tracking.destination import Destination
 from lrsearch.tracking.entries import DataInput, Kind, RunStart, as_params
-from lrsearch.tracking.folder import StudyFolder, home, write_json, writing
+from lrsearch.tracking.folder import StudyFolder, home
 from lrsearch.tracking.journal import RunJournal
 from lrsearch.tracking.provenance import collect
 from lrsearch.tracking.reading import RunRecord
@@ -24,7 +26,7 @@ from lrsearch.tracking.sync import Mirror, start_mirror
 STAGE = "range-test"
 
 
-class RangeTestRecord:
+class RangeTestRecord(Observer):
     """Records one range test; used as a context manager, which ends its runs as they ended.
 
     Nothing is written before the first finite loss or the end, so that a wrong input leaves no run behind. A
@@ -65,12 +67,12 @@ class RangeTestRecord:
         self._model_info: Mapping[str, Any] = {}
         self._steps = 0
 
-    def begin(self, seed: int, steps: int, model_info: Mapping[str, Any]) -> None:  # noqa: ARG002
+    def sweep_begins(self, seed: int, steps: int, model_info: Mapping[str, Any]) -> None:  # noqa: ARG002
         """A seed's sweep is about to begin."""
         self._model_info, self._steps, self._seed = model_info, steps, None
         self._average = RunningAverage(self._plan.smoothing)
 
-    def point(self, seed: int, step: int, lr: float, loss: float) -> None:
+    def sweep_step(self, seed: int, step: int, lr: float, loss: float) -> None:
         """Record a step; the first of a seed opens its run."""
         if self._seed != seed:
             self._journal = self._open_run(seed)

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from lrsearch.errors import RecordError
-from lrsearch.tracking.folder import StudyFolder, write_json
+from lrsearch.files import write_json
+from lrsearch.tracking.folder import StudyFolder
 from lrsearch.tracking.provenance import redact
 
 DESTINATION_VARIABLE = "LRSEARCH_MIRROR_DESTINATION"  # how the mirror is told; the password stands in no file

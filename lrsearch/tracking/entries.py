@@ -21,7 +21,8 @@ from typing import Any, Literal
 
 import psutil
 
-FORMAT = 1
+FORMAT = 2
+"""Of a journal; those of format 1 have no stages, and are read too."""
 
 Kind = Literal["study", "range_test", "trial"]
 Status = Literal["FINISHED", "FAILED", "KILLED"]
@@ -148,6 +149,13 @@ class Result:
 
 
 @dataclass(frozen=True)
+class Stage:
+    """A stage of a study has ended, with what it found, as plain JSON; the mirror passes over it."""
+
+    values: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
 class End:
     """The run has ended; `error` is the traceback or reason of one that failed."""
 
@@ -156,7 +164,7 @@ class End:
     ms: int
 
 
-Record = RunStart | Resumed | Points | Summary | Params | Tags | Artifact | Result | End
+Record = RunStart | Resumed | Points | Summary | Params | Tags | Artifact | Result | Stage | End
 
 
 def as_params(values: Mapping[str, Any]) -> dict[str, Param]:
@@ -214,6 +222,8 @@ def _to_json(record: Record) -> dict[str, Any]:
             return {"type": "artifact", "path": record.path}
         case Result():
             return {"type": "result", "values": dict(record.values)}
+        case Stage():
+            return {"type": "stage", "values": dict(record.values)}
         case End():
             return {"type": "end", "status": record.status, "error": record.error, "ms": record.ms}
         case Resumed():
@@ -242,10 +252,10 @@ def _from_json(data: Any) -> Record:
         return Tags(_texts(data["tags"]))
     if kind == "artifact":
         return Artifact(_text(data["path"]))
-    if kind == "result":
+    if kind in ("result", "stage"):
         if not isinstance(data["values"], dict):
             raise TypeError(f"{data['values']!r} is no object")
-        return Result(data["values"])
+        return Result(data["values"]) if kind == "result" else Stage(data["values"])
     if kind == "end":
         status, error = data["status"], data["error"]
         if status not in _STATUSES:
@@ -259,7 +269,7 @@ def _from_json(data: Any) -> Record:
 
 
 def _start(data: Mapping[str, Any]) -> RunStart:
-    if data["format"] != FORMAT:
+    if not (isinstance(data["format"], int) and 1 <= data["format"] <= FORMAT):
         raise ValueError(f"journal of format {data['format']!r}, not {FORMAT}")
     if data["kind"] not in _KINDS or not _KEY.fullmatch(data["key"]):
         raise ValueError(f"run of kind {data['kind']!r} with key {data['key']!r}")

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import difflib
 import errno
-import json
 import os
 import secrets
 import shutil
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from lrsearch.errors import InputError, RecordError
 
+FORMAT = 3
+"""Of a study's folder: it goes up where an older lrsearch could not read what a newer one writes."""
 _PRIVATE = 0o700  # a folder may hold what only its owner should read
 _TAKEN = "resume it, or take another name"
 _FORBIDDEN = frozenset('/\\:*?"<>|\0')
@@ -232,31 +231,10 @@ def _fault(name: str) -> str | None:
     return "it is longer than 200 bytes" if len(os.fsencode(name)) > 200 else None
 
 
-@contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """What cannot be written in here is a RecordError that names `path`."""
-    try:
-        yield
-    except OSError as error:
-        raise RecordError(f"{path} cannot be written: {error.strerror or error}") from error
-
-
-def write_atomic(path: Path, content: str | bytes) -> None:
-    """Write a file so that a reader sees the old content or the new, never half of it.
-
-    Raises RecordError where it cannot be written; nothing of it is left then.
-    """
-    data = content.encode() if isinstance(content, str) else content
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with writing(path):
-        try:
-            temporary.write_bytes(data)
-            temporary.replace(path)
-        except OSError:
-            temporary.unlink(missing_ok=True)
-            raise
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write a value as JSON, atomically; NaN and infinity are refused with ValueError."""
-    write_atomic(path, json.dumps(value, allow_nan=False, indent=1) + "\n")
+def check_format(path: Path, found: object) -> None:
+    """Raise RecordError for a file that an older or a newer lrsearch wrote."""
+    if found == FORMAT:
+        return
+    newer = isinstance(found, int) and found > FORMAT
+    age, mend = ("a newer", "update lrsearch") if newer else ("an older", "take another name")
+    raise RecordError(f"{path} was written by {age} lrsearch (format {found}, not {FORMAT}); {mend}")

@@ -31,6 +31,7 @@ from lrsearch.tracking.entries import (
     Result,
     Resumed,
     RunStart,
+    Stage,
     Status,
     Summary,
     Tags,
@@ -166,6 +167,10 @@ class RunJournal:
         Raises RecordError for what JSON cannot hold, NaN and infinity among it.
         """
         self._append(Result(values))
+
+    def stage(self, values: Mapping[str, Any]) -> None:
+        """Record that a stage of the study has ended, and what it found, as plain JSON."""
+        self._append(Stage(values))
 
     def end(self, status: Status, error: str | None = None) -> None:
         """Record how the run ended; what comes after is the mirror's work."""

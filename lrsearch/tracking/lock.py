@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from filelock import FileLock, Timeout
 
 from lrsearch.errors import InputError, RecordError
+from lrsearch.files import writing
 from lrsearch.tracking.entries import Writer
-from lrsearch.tracking.folder import StudyFolder, writing
+from lrsearch.tracking.folder import StudyFolder
 
 
 @contextmanager

@@ -6,8 +6,9 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import Literal
 
+from lrsearch.files import write_json
 from lrsearch.tracking.destination import Destination
-from lrsearch.tracking.folder import StudyFolder, write_json
+from lrsearch.tracking.folder import StudyFolder
 from lrsearch.tracking.provenance import redact
 
 

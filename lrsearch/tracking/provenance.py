@@ -24,6 +24,8 @@ _ENVIRONMENT = (
     "PYTHONHASHSEED",
     "SLURM_JOB_ID",
 )
+_SECRET_NAME = re.compile("passw|passphrase|token|secret|credential|api_?key|access_?key", re.IGNORECASE)
+_SHORTEST_SECRET = 6
 _USERINFO = re.compile(r"(?<=://)([^\s/?#:@]*):([^\s/?#]*)@")
 _SECRET_FIELD = re.compile(
     r"(?<=[?&])([^\s=&#]*(?:pass|pwd|token|secret|key|credential|signature)[^\s=&#]*)=([^\s&#]*)",
@@ -43,6 +45,14 @@ def collect() -> dict[str, Any]:
         "host": socket.gethostname(),
         "environment": {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ},
     }
+
+
+def clean(text: str) -> str:
+    """A text without passwords in URLs and without the secrets that the environment holds now."""
+    for name, value in os.environ.items():
+        if len(value) >= _SHORTEST_SECRET and _SECRET_NAME.search(name):
+            text = text.replace(value, "***")
+    return redact(text)
 
 
 def redact(uri: str) -> str:

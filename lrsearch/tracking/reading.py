@@ -19,11 +19,13 @@ from lrsearch.tracking.entries import (
     Result,
     Resumed,
     RunStart,
+    Stage,
     Summary,
     Tags,
     Writer,
     from_line,
 )
+from lrsearch.tracking.folder import StudyFolder
 
 _CHUNK = 1 << 20
 
@@ -40,6 +42,7 @@ class RunRecord:
     tags: dict[str, str] = field(default_factory=dict)
     artifacts: list[str] = field(default_factory=list)
     result: Mapping[str, Any] | None = None
+    stages: list[Mapping[str, Any]] = field(default_factory=list)
     writer: Writer | None = None
     end: End | None = None
     damage: list[str] = field(default_factory=list)
@@ -123,6 +126,17 @@ def read_run(path: Path) -> RunRecord:
     return run
 
 
+def read_runs(folder: StudyFolder) -> tuple[list[RunRecord], list[str]]:
+    """Read all runs of a folder, in the order in which they began, and say what cannot be read."""
+    runs, damage = [], []
+    for path in folder.journals():
+        try:
+            runs.append(read_run(path))
+        except RecordError as error:
+            damage.append(str(error))
+    return sorted(runs, key=lambda run: run.start.started), damage
+
+
 def read_start(path: Path) -> RunStart:
     """What run a journal is of; RecordError where it does not say."""
     for record, _ in Tail(path).read():
@@ -159,6 +173,8 @@ def _add(run: RunRecord, groups: dict[tuple[str, ...], Points], record: Record) 
             run.artifacts.append(record.path)
         case Result():
             run.result = record.values
+        case Stage():
+            run.stages.append(record.values)
         case Resumed():
             run.writer, run.end = record.writer, None
         case End():

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import math
-import os
 import re
 import time
 import warnings
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BufferedRandom
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +18,17 @@ import torch
 
 from lrsearch.core.divergence import DivergenceRule
 from lrsearch.errors import InputError, RecordError, first_line
+from lrsearch.files import UNFINISHED, whole_file
 from lrsearch.training.batches import Batches
 from lrsearch.training.loop import Progress
 from lrsearch.training.portable_state import RandomStates
 from lrsearch.training.signals import DeferredSignals
-from lrsearch.training.tensor_file import write_tensors
+from lrsearch.training.tensor_store import write_tensors
 from lrsearch.training.trial_log import TrialLog
 
 EVERY_S = 60.0
 _KEPT = 2
 _NAME = re.compile(r"(?P<key>[0-9a-f]+)-(?P<step>[0-9]+)-(?P<hash>[0-9a-f]{16})\.ckpt")
-_UNFINISHED = ".ckpt.unfinished"
 _MEND = "remove it, and the trial begins anew"
 
 
@@ -145,21 +145,15 @@ class Checkpoints:
         return sorted(own, reverse=True)
 
     def _write(self, step: int, state: Mapping[str, Any]) -> Path:
-        unfinished = self._folder / f".{self._key}-{step}{_UNFINISHED}"
-        try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            write_tensors(dict(state), unfinished)
-            with unfinished.open("rb") as file:
-                os.fsync(file.fileno())
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-            path = self._folder / f"{self._key}-{step}-{digest[:16]}.ckpt"
-            unfinished.replace(path)
-        except BaseException:
-            unfinished.unlink(missing_ok=True)
-            raise
+        def name(file: BufferedRandom) -> str:
+            return f"{self._key}-{step}-{hashlib.file_digest(file, 'sha256').hexdigest()[:16]}.ckpt"
+
+        self._folder.mkdir(parents=True, exist_ok=True)
+        with whole_file(self._folder / f"{self._key}-{step}", name) as file:
+            write_tensors(dict(state), file)
         for _, old in self._files()[_KEPT:]:
             old.unlink()
-        return path
+        return self._files()[0][1]
 
     def _refuse(self, error: Exception) -> None:
         self._refused = True
@@ -225,7 +219,7 @@ def keep_only(folder: Path, keys: Container[str]) -> None:
     for name, path in list(_found(folder)):
         if name["key"] not in keys:
             _remove(path)
-    for path in folder.glob(f".*{_UNFINISHED}"):
+    for path in folder.glob(f".*{UNFINISHED}"):
         _remove(path)
 
 

@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 from lrsearch.core.divergence import Divergence, DivergenceRule
 from lrsearch.core.trial import Direction, TrialResult, TrialSpec
 from lrsearch.errors import InputError, LrsearchError, RecordError, StopTrial, first_line
+from lrsearch.files import whole_file
 from lrsearch.schedules import schedule_from_dict
 from lrsearch.training.batches import repeats_passes
 from lrsearch.training.checkpoint import Checkpoints, TrialCheckpoints
@@ -25,7 +26,7 @@ from lrsearch.training.loop import Observer, Validated, fit
 from lrsearch.training.optimizers import eval_mode, evaluating, group_lrs, train_mode
 from lrsearch.training.snapshot import preserve_random_state, seed_everything, strided_parts
 from lrsearch.training.task import Task, check_parts, steps_per_epoch
-from lrsearch.training.tensor_file import write_tensors
+from lrsearch.training.tensor_store import write_tensors
 from lrsearch.training.trial import TrainFunction, Trial
 from lrsearch.training.trial_log import TrialLog
 from lrsearch.training.untrained import (
@@ -314,15 +315,10 @@ def _save(model: nn.Module, path: Path) -> None:
         name: value.detach().cpu() if isinstance(value, Tensor) else value
         for name, value in model.state_dict().items()
     }
-    unfinished = path.with_name(f"{path.name}.unfinished")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            write_tensors(state, unfinished)
-            unfinished.replace(path)
-        except BaseException:
-            unfinished.unlink(missing_ok=True)
-            raise
+        with whole_file(path) as file:
+            write_tensors(state, file)
     except (OSError, RuntimeError) as error:
         raise RecordError(f"cannot write the weights to {path}: {first_line(error)}") from error
 

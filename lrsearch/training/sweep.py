@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import torch
 
 from lrsearch.core.curve import RangeTestCurve, sweep_lrs
+from lrsearch.core.observer import Observer
 from lrsearch.core.stopping import make_stop_rule
 from lrsearch.core.sweep_plan import SweepPlan
 from lrsearch.errors import InputError
@@ -19,38 +19,11 @@ from lrsearch.training.subjects import FIRST_STEPS, FromTask, ModelInUse, SweepO
 from lrsearch.training.untrained import say_passed_over, say_raised
 
 
-class SweepObserver(Protocol):
-    """Hears of a sweep as it goes on."""
-
-    def begin(self, seed: int, steps: int, model_info: Mapping[str, Any]) -> None:
-        """A seed's sweep of at most `steps` steps is about to begin; `model_info` say what is trained."""
-
-    def point(self, seed: int, step: int, lr: float, loss: float) -> None:
-        """A step at this lr, of the plan, gave a finite loss."""
-
-
-@dataclass(frozen=True)
-class Observers:
-    """Several observers as one."""
-
-    each: Sequence[SweepObserver]
-
-    def begin(self, seed: int, steps: int, model_info: Mapping[str, Any]) -> None:
-        """Tells each."""
-        for observer in self.each:
-            observer.begin(seed, steps, model_info)
-
-    def point(self, seed: int, step: int, lr: float, loss: float) -> None:
-        """Tells each."""
-        for observer in self.each:
-            observer.point(seed, step, lr, loss)
-
-
 def sweep(
     subject: ModelInUse | FromTask | CustomLoop,
     plan: SweepPlan,
     device: torch.device,
-    observer: SweepObserver,
+    observer: Observer,
 ) -> Iterator[RangeTestCurve]:
     """Sweeps the lr once a seed, and yields each seed's curve; `device` is what the subject's `check`
     returned.
@@ -71,7 +44,7 @@ def _sweep_once(
     plan: SweepPlan,
     seed: int,
     device: torch.device,
-    observer: SweepObserver,
+    observer: Observer,
 ) -> RangeTestCurve:
     schedule = Sweep(min_lr=plan.min_lr, max_lr=plan.max_lr, spacing=plan.spacing)
     steps = subject.steps(plan)
@@ -81,12 +54,12 @@ def _sweep_once(
     stop = make_stop_rule(plan.stop, lrs, plan.smoothing, plan.divergence)
 
     def begin(model_info: Mapping[str, Any]) -> None:
-        observer.begin(seed, steps, model_info)
+        observer.sweep_begins(seed, steps, model_info)
 
     def observe(step: int, _lr: float, loss: float) -> str | None:  # the optimizer's may have another unit
         losses.append(loss)
         recorded.append(step)
-        observer.point(seed, step, float(lrs[step - 1]), loss)
+        observer.sweep_step(seed, step, float(lrs[step - 1]), loss)
         return stop(loss)
 
     try:

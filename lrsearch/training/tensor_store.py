@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import torch
 
 from lrsearch.errors import InputError
-from lrsearch.training.tensor_file import write_tensors
 
 
 class MemoryKeeper:
@@ -43,7 +43,8 @@ class DiskKeeper:
     def finish(self) -> None:
         """Write all that was noted, one tensor at a time."""
         try:
-            write_tensors(self._values, self._path)
+            with self._path.open("wb") as file:
+                write_tensors(self._values, file)
         except OSError as error:
             problem = f"{self._path.parent} cannot hold the model ({error.strerror})"
             raise InputError("keep", "disk", problem, 'set TMPDIR to a larger disk, or use "cpu"') from error
@@ -52,3 +53,16 @@ class DiskKeeper:
     def _stored(self) -> list[torch.Tensor]:
         stored: list[torch.Tensor] = torch.load(self._path, map_location="cpu", mmap=True, weights_only=True)
         return stored
+
+
+def write_tensors(values: Any, file: BinaryIO) -> None:
+    """Write `values` as torch does, to a file of Python's own.
+
+    A full disk then raises an OSError that says so, where torch's own writer tells of a wrong position.
+    """
+    try:
+        torch.save(values, file)
+    except RuntimeError as error:
+        if isinstance(error.__context__, OSError):  # torch ends its archive all the same, and fails again
+            raise error.__context__ from None
+        raise

@@ -28,11 +28,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
+from lrsearch.core.observer import Observer
 from lrsearch.core.trial import TrialResult, TrialSpec
 from lrsearch.study.result import StudyResult, load_study
 from lrsearch.tracking.folder import StudyFolder
 from lrsearch.tracking.reading import RunRecord
-from tests.study.tasks import Observer, digits, points_of, runs, study, trainings, wait_for_mirror
+from tests.study.tasks import digits, points_of, runs, study, trainings, wait_for_mirror
 from tests.tracking.store import Store, empty_store
 
 KILLS, CLEAN_STOPS = 100, 20
@@ -343,7 +344,7 @@ class _Stage(Observer):
     def trial_begins(self, spec: TrialSpec, number: int) -> None:
         self._trials += 1
 
-    def step_done(self, step: int) -> None:
+    def trial_step(self, step: int) -> None:
         if (self.now, self._trials, step) == ("coarse", 2, 12):
             self._act()
 

@@ -31,15 +31,16 @@ from typing import Any
 import numpy as np
 from scipy.interpolate import PchipInterpolator
 
-from lrsearch.core.answer import StageResult
+from lrsearch.core.budget import Budget
 from lrsearch.core.curve import Array
+from lrsearch.core.executor import ImmediateExecutor
+from lrsearch.core.observer import Observer
+from lrsearch.core.procedure import run_stages
 from lrsearch.core.response import Observation
 from lrsearch.core.schedule_names import schedule_name
-from lrsearch.core.stage import Account, Stage
 from lrsearch.core.study_plan import StudyPlan, load_plan
 from lrsearch.core.suggest import Bracket
 from lrsearch.core.trial import MetricSummary, TrialResult, TrialSpec
-from lrsearch.study.stages_run import fold
 
 DATA_SETS = ("naval_propulsion", "parkinsons_telemonitoring", "protein_structure", "slice_localization")
 LRS = (5e-4, 1e-3, 5e-3, 1e-2, 5e-2, 1e-1)
@@ -168,14 +169,13 @@ def three_and_neighbours(net: Slice) -> Found:
 def stages(net: Slice, preset: str) -> Found:
     """The stages of a plan, the range test booked at what it may cost."""
     plan = plan_for(preset)
-    account = Account(plan, _STEPS)
-    account.spent = plan.costs()[0].most
+    budget = Budget(plan, _STEPS)
+    budget.spent = plan.costs()[0].most
     executor = SliceExecutor(net)
-    ended: list[StageResult] = []
-    _, confirmed = fold(lambda name: Stage(name, account, executor), ended.append, _BRACKET)
+    _, confirmed = run_stages(budget, executor, wider_gap, _BRACKET, Observer())
     winner = confirmed.decision.winner
     regret = net.judged(winner.lr, winner.schedule) - net.best
-    return Found(winner.lr, winner.schedule, regret, account.spent)
+    return Found(winner.lr, winner.schedule, regret, budget.spent)
 
 
 @cache
@@ -191,15 +191,13 @@ def plan_for(preset: str) -> StudyPlan:
     )
 
 
-class SliceExecutor:
+class SliceExecutor(ImmediateExecutor):
     """Trainings that are read off a table; the confirm stage takes the study's seeds in another order."""
-
-    exact = True
 
     def __init__(self, net: Slice) -> None:
         self._net = net
 
-    def run(self, spec: TrialSpec, number: int) -> TrialResult:
+    def run(self, spec: TrialSpec) -> TrialResult:
         """The training as the table has it; the untrained net predicts the mean, whose loss is 1."""
         shift = spec.seed // _CONFIRM_SEED
         seed = (spec.seed % _CONFIRM_SEED + shift) % STUDY_SEEDS
@@ -207,11 +205,12 @@ class SliceExecutor:
         metric = MetricSummary(0.0, value, min(value, 0.0), max(value, 0.0), 2)
         return TrialResult(spec, "complete", spec.steps, 0.0, 1.0, {_METRIC: metric})
 
-    def propose(self, observations: Sequence[Observation], low: float, high: float) -> float:
-        """The middle of the wider gap beside the best: a sampler's model would take the most of the time."""
-        best = min((o for o in observations if o.objective is not None), key=lambda o: o.objective or 0.0).lr
-        below, above = np.sqrt(low * best), np.sqrt(best * high)
-        return float(below if best / low > high / best else above)
+
+def wider_gap(observations: Sequence[Observation], low: float, high: float) -> float:
+    """The middle of the wider gap beside the best: a sampler's model would take the most of the time."""
+    best = min((o for o in observations if o.objective is not None), key=lambda o: o.objective or 0.0).lr
+    below, above = np.sqrt(low * best), np.sqrt(best * high)
+    return float(below if best / low > high / best else above)
 
 
 def _one_then_other(net: Slice, first: int) -> Found:

@@ -27,6 +27,7 @@ import torch
 from torch import nn
 
 import lrsearch
+from lrsearch.core.observer import Observer
 from lrsearch.core.sweep_plan import SweepPlan
 from lrsearch.core.trial import TrialSpec
 from lrsearch.errors import TrackingError
@@ -36,7 +37,6 @@ from lrsearch.tracking.folder import create_folder, range_test_name
 from lrsearch.tracking.sync import Mirror
 from lrsearch.training.fingerprint import describe_data
 from lrsearch.training.run_trial import run_trial
-from lrsearch.training.sweep import SweepObserver
 from lrsearch.training.task import Task
 from tests.bench.workload import MAX_LR, MIN_LR, Sample, Workload
 
@@ -118,7 +118,7 @@ def range_test(
     work: Workload,
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
-    progress: SweepObserver | bool = False,
+    progress: Observer | bool = False,
 ) -> lrsearch.RangeTest:
     """The benchmark's range test, without tracking of its own."""
     return lrsearch.range_test(
@@ -140,22 +140,22 @@ def store(place: Path) -> str:
     return f"sqlite:///{place}/mlflow.db"
 
 
-class OpeningApart:
+class OpeningApart(Observer):
     """Hands a sweep on to its record, and times the first point, which opens the run, until MLflow has it."""
 
     def __init__(self, record: RangeTestRecord) -> None:
         self._record = record
         self.opening_s = 0.0
 
-    def begin(self, seed: int, steps: int, model_info: Mapping[str, Any]) -> None:
-        self._record.begin(seed, steps, model_info)
+    def sweep_begins(self, seed: int, steps: int, model_info: Mapping[str, Any]) -> None:
+        self._record.sweep_begins(seed, steps, model_info)
 
-    def point(self, seed: int, step: int, lr: float, loss: float) -> None:
+    def sweep_step(self, seed: int, step: int, lr: float, loss: float) -> None:
         if step > 1:
-            self._record.point(seed, step, lr, loss)
+            self._record.sweep_step(seed, step, lr, loss)
             return
         begin = time.perf_counter()
-        self._record.point(seed, step, lr, loss)
+        self._record.sweep_step(seed, step, lr, loss)
         mirror, key = _of(self._record)
         if mirror.run_id(key, timeout=_PATIENCE_S) is None:
             raise TrackingError("the mirror did not make the run")

@@ -23,6 +23,7 @@ import torch
 from torch import nn
 
 from lrsearch.core.curve import Array
+from lrsearch.core.observer import Observer
 from lrsearch.core.suggest import RULES, suggest
 from lrsearch.core.sweep_plan import SweepPlan
 from lrsearch.examples import digits, fashion_mnist
@@ -30,7 +31,7 @@ from lrsearch.schedules import Constant
 from lrsearch.training.loop import fit
 from lrsearch.training.snapshot import seed_everything
 from lrsearch.training.subjects import FromTask
-from lrsearch.training.sweep import Observers, sweep
+from lrsearch.training.sweep import sweep
 from lrsearch.training.task import Task
 from lrsearch.training.update import Training
 
@@ -93,7 +94,7 @@ def judge(case: Case) -> Iterator[dict[str, Any]]:
     losses = {horizon: grid_losses(case.task, horizon) for horizon in case.horizons}
     for steps in case.sweeps:
         plan = SweepPlan(steps=steps, repeats=len(SWEEP_SEEDS), seed=SWEEP_SEEDS[0])
-        for curve in sweep(FromTask(case.task), plan, CPU, Observers(())):
+        for curve in sweep(FromTask(case.task), plan, CPU, Observer()):
             for rule, lr in suggest(curve).rules.items():
                 for horizon, grid in losses.items():
                     yield {

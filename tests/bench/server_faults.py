@@ -143,14 +143,14 @@ class _Record(RangeTestRecord):
         with one.in_record.running():
             super().__init__(**arguments)
 
-    def begin(self, seed: int, steps: int, model_info: Mapping[str, Any]) -> None:
+    def sweep_begins(self, seed: int, steps: int, model_info: Mapping[str, Any]) -> None:
         with self._one.in_record.running():
-            super().begin(seed, steps, model_info)
+            super().sweep_begins(seed, steps, model_info)
         self._one.trains(self, seed, 0)
 
-    def point(self, seed: int, step: int, lr: float, loss: float) -> None:
+    def sweep_step(self, seed: int, step: int, lr: float, loss: float) -> None:
         with self._one.in_record.running():
-            super().point(seed, step, lr, loss)
+            super().sweep_step(seed, step, lr, loss)
         self._one.trains(self, seed, step)
 
     def finish(self, *arguments: Any) -> None:

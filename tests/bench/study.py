@@ -21,6 +21,7 @@ import torch
 
 import lrsearch
 from lrsearch.core.answer import StageResult
+from lrsearch.core.observer import Observer
 from lrsearch.core.response import Observation
 from lrsearch.core.trial import TrialResult, TrialSpec
 from lrsearch.study.optuna_study import propose
@@ -31,7 +32,7 @@ PROPOSALS = 15
 TARGETS = {"coordinator a trial": 0.15, "sampler's proposal": 0.5, "a point": 2e-5}
 
 
-class Clock:
+class Clock(Observer):
     """Observes a study: seconds of every trial from its beginning to the next decision, and in training."""
 
     def __init__(self) -> None:
@@ -68,7 +69,7 @@ class Clock:
     def trial_begins(self, spec: TrialSpec, number: int) -> None:
         self._begun = time.perf_counter()
 
-    def step_done(self, step: int) -> None:
+    def trial_step(self, step: int) -> None:
         """Nothing to time."""
 
     def trial_ends(self, result: TrialResult) -> None:

@@ -8,11 +8,20 @@ from dataclasses import replace
 from typing import Any
 
 from lrsearch.core.answer import Answer, Finalist, StageResult
+from lrsearch.core.findings import (
+    CoarseFindings,
+    ConfirmFindings,
+    DecayFindings,
+    FineFindings,
+    RankedSchedule,
+    SweepFindings,
+)
 from lrsearch.core.observations import observe
 from lrsearch.core.response import Response
 from lrsearch.core.schedule_names import SIMPLICITY
 from lrsearch.core.stats import Candidate, Gain, gain_over
 from lrsearch.core.study_plan import StudyPlan, load_plan
+from lrsearch.core.suggest import Bracket
 from lrsearch.core.trial import MetricSummary, TrialResult, TrialSpec
 
 STEPS = 200
@@ -62,30 +71,33 @@ def stages_of(
     confirm = [
         trial("confirm", name, BEST[name][0], 1000 + k, metric=metric) for k in range(3) for name in BEST
     ]
-    bracket = None if blind else {"low": 0.0012, "high": 1.2}
+    bracket = None if blind else Bracket(0.0012, 1.2)
     verdict = "flat" if blind else "ok"
     return (
-        StageResult("range-test", (), 1.0, {"lr": 0.05, "bracket": bracket, "verdict": verdict}),
+        StageResult("range-test", (), 1.0, SweepFindings(0.05, bracket, verdict, "")),
         StageResult(
-            "coarse", tuple(coarse), 5.125 * proxy, {"lr": 0.0494, "noise": 0.0021, "needs_warmup": False}
+            "coarse",
+            tuple(coarse),
+            5.125 * proxy,
+            CoarseFindings(0.0494, 0.0021, needs_warmup=False, runs_differ=None),
         ),
         StageResult(
             "fine",
             (trial("fine", "constant", 0.05, **short),),
             proxy,
-            {"lr": 0.05, "on_edge": None},
+            FineFindings(0.05, None),
         ),
         StageResult(
             "decay",
             tuple(decay),
             5.125,
-            {"order": [{"schedule": "linear", "lr": 0.1}, {"schedule": "cosine", "lr": 0.1}]},
+            DecayFindings((RankedSchedule("linear", 0.1), RankedSchedule("cosine", 0.1))),
         ),
         StageResult(
             "confirm",
             (baseline, *confirm),
             10.0,
-            {"winner": "linear at 0.1", "reason": "lowest mean val/loss"},
+            ConfirmFindings("linear at 0.1", "lowest mean val/loss"),
         ),
     )
 

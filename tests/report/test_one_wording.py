@@ -17,6 +17,7 @@ from lrsearch.core.confirm import Confirmed
 from lrsearch.core.schedule_names import schedule_name, schedule_names
 from lrsearch.core.stats import Candidate, decide
 from lrsearch.core.study_plan import StudyPlan
+from lrsearch.core.trial import Configuration
 from lrsearch.report.page import page
 from lrsearch.report.page_tables import Row, paired_table
 from lrsearch.report.study_tables import answer_lines, remark_lines, study_table
@@ -74,6 +75,7 @@ class Case:
             best_mean=plan.objective.best_mean,
         )
         winner = decision.winner
+        configurations = {c.name: Configuration(c.lr, schedules[c.name]) for c in candidates}
         return replace(
             ANSWER,
             lr=winner.lr,
@@ -82,7 +84,7 @@ class Case:
             metric=plan.objective.metric,
             reason=decision.reason,
             margin=self.margin,
-            finalists=finalists_of(plan, Confirmed(decision, candidates, schedules, self.margin, None)),
+            finalists=finalists_of(plan, Confirmed(decision, candidates, configurations, self.margin, None)),
         )
 
 

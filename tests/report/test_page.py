@@ -79,7 +79,7 @@ def data_of(metric: str = "val/loss", **changed: Any) -> ReportData:
 def unfinished(**changed: Any) -> ReportData:
     """The same, interrupted in its coarse stage."""
     parts: dict[str, Any] = {
-        "stages": [stages_of()[0], replace(stages_of()[1], found={})],
+        "stages": [stages_of()[0], replace(stages_of()[1], found=None)],
         "answer": None,
         "code": None,
         "learning": {},

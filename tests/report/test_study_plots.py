@@ -158,7 +158,7 @@ def test_the_baseline_stands_apart() -> None:
 
 
 def test_a_training_that_two_stages_share_is_drawn_once() -> None:
-    again = StageResult("fine", (trial("fine", "linear", 0.1),), 0.0, {})
+    again = StageResult("fine", (trial("fine", "linear", 0.1),), 0.0)
     count = [len(marks(ax, styles(BEST)["linear"].marker)) for ax in (draw(), draw(extra=again))]
     assert count[0] == count[1]
 

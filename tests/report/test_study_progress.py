@@ -52,14 +52,14 @@ def run(progress: StudyProgress, result: TrialResult, number: int) -> None:
     """A training, as the search tells of it."""
     progress.trial_begins(result.spec, number)
     for step in range(1, result.steps_done + 1, 50):
-        progress.step_done(step)
-    progress.step_done(result.steps_done)
+        progress.trial_step(step)
+    progress.trial_step(result.steps_done)
     progress.trial_ends(result)
 
 
 def sweep(progress: StudyProgress, seed: int, steps: int) -> None:
     progress.trial_begins(TrialSpec("range-test", 0.0, {"name": "sweep"}, seed, steps), seed)
-    progress.step_done(steps)
+    progress.trial_step(steps)
 
 
 def last(terminal: Terminal) -> str:
@@ -80,7 +80,7 @@ def test_stage_training_and_best_are_shown(terminal: Terminal) -> None:
         progress.stage_begins("coarse")
         run(progress, trial("coarse", "constant", 0.05), 0)
         progress.trial_begins(trial("coarse", "linear", 0.15, seed=3).spec, 1)
-        progress.step_done(60)
+        progress.trial_step(60)
         assert "coarse 2 · lr 0.15 linear · seed 3, step 60/200 · best val/loss 0.36 at 0.05" in last(
             terminal
         )
@@ -135,7 +135,7 @@ def test_what_is_spent_counts_sweeps_trainings_and_the_one_that_runs(terminal: T
         run(progress, trial("coarse", "constant", 0.05), 0)
         progress.trial_ends(trial("coarse", "constant", 0.05))  # asked for again: it is on record
         progress.trial_begins(trial("coarse", "constant", 0.15).spec, 1)
-        progress.step_done(100)
+        progress.trial_step(100)
         assert "3.0 of at most 16 run-equivalents" in last(terminal)
 
 
@@ -150,7 +150,7 @@ def test_the_time_left_is_that_of_the_budget_at_the_speed_until_now(
         assert "left" not in last(terminal)
         progress.trial_begins(trial("coarse", "constant", 0.05).spec, 1)
         now = 10.0
-        progress.step_done(100)  # half a training in 10 s, 14.5 more at most
+        progress.trial_step(100)  # half a training in 10 s, 14.5 more at most
         assert "at most 4:50 left" in last(terminal)
 
 
@@ -164,7 +164,7 @@ def test_late_in_a_study_no_more_is_left_than_its_stages_may_take(
         progress.stage_begins("confirm")
         progress.trial_begins(trial("confirm", "constant", 0.05).spec, 0)
         now = 60.0
-        progress.step_done(200)  # one of three in a minute
+        progress.trial_step(200)  # one of three in a minute
         assert "at most 2:00 left" in last(terminal)
 
 
@@ -193,7 +193,7 @@ def test_it_is_drawn_at_most_ten_times_a_second(terminal: Terminal, monkeypatch:
         for step in range(1000):
             now = step / 1000
             progress.trial_begins(trial("coarse", "constant", 0.05).spec, step)
-            progress.step_done(step)
+            progress.trial_step(step)
             progress.trial_ends(trial("coarse", "constant", 0.05))
         assert 5 <= len(terminal.frames()) - before <= 10
 
@@ -228,6 +228,6 @@ def test_a_step_costs_less_than_two_microseconds() -> None:
         for _ in range(20):
             started = time.perf_counter()
             for step in range(1000):
-                progress.step_done(step)
+                progress.trial_step(step)
             best = min(best, (time.perf_counter() - started) / 1000)
     assert best < 2e-6

@@ -12,9 +12,19 @@ from rich.console import Console
 from rich.table import Table
 
 from lrsearch.core.answer import Answer, StageResult
+from lrsearch.core.findings import (
+    CoarseFindings,
+    ConfirmFindings,
+    DecayFindings,
+    Findings,
+    FineFindings,
+    RankedSchedule,
+    SweepFindings,
+)
 from lrsearch.core.response import Interval, Tolerance
 from lrsearch.core.stats import Gain
 from lrsearch.core.study_plan import PRESETS, STAGES, load_plan
+from lrsearch.core.suggest import Bracket
 from lrsearch.report.study_tables import (
     answer_lines,
     plan_dict,
@@ -220,14 +230,14 @@ def test_a_row_a_stage_says_trials_divergences_cost_and_find() -> None:
 
 
 @pytest.mark.parametrize(("stage", "found", "said"), [
-    ("range-test", {"bracket": None, "verdict": "flat"}, "no bracket (flat)"),
-    ("range-test", {"bracket": {"low": 0.1, "high": None}, "verdict": "ok"}, "bracket 0.1 to open (ok)"),
-    ("coarse", {"lr": 0.1, "noise": None, "needs_warmup": True}, "best lr 0.1, needs warmup"),
-    ("fine", {"lr": 0.1, "on_edge": "low"}, "best lr 0.1, the lowest tried"),
-    ("decay", {"order": []}, "no other schedule was tried"),
-    ("decay", {"order": [{"schedule": "linear", "lr": 0.1}] * 4}, "linear at 0.1, …"),
+    ("range-test", SweepFindings(None, None, "flat", ""), "no bracket (flat)"),
+    ("range-test", SweepFindings(None, Bracket(0.1, None), "ok", ""), "bracket 0.1 to open (ok)"),
+    ("coarse", CoarseFindings(0.1, None, needs_warmup=True, runs_differ=None), "best lr 0.1, needs warmup"),
+    ("fine", FineFindings(0.1, "low"), "best lr 0.1, the lowest tried"),
+    ("decay", DecayFindings(()), "no other schedule was tried"),
+    ("decay", DecayFindings((RankedSchedule("linear", 0.1),) * 4), "linear at 0.1, …"),
 ])  # fmt: skip
-def test_other_finds_are_told_too(stage: Any, found: dict[str, Any], said: str) -> None:
+def test_other_finds_are_told_too(stage: Any, found: Findings, said: str) -> None:
     assert said in printed(study_table(ANSWER, [StageResult(stage, (), 0.5, found)]))
 
 
@@ -259,7 +269,7 @@ def test_a_stage_that_is_not_finished_says_so() -> None:
 
 def test_what_comes_from_outside_is_escaped_in_html() -> None:
     answer = changed(metric=ATTACK, warnings={"own_loop": ATTACK}, test={ATTACK: {ATTACK: 1.0}})
-    stages = [StageResult("confirm", (), 1.0, {"winner": ATTACK, "reason": ATTACK})]
+    stages = [StageResult("confirm", (), 1.0, ConfirmFindings(ATTACK, ATTACK))]
     page = study_html(answer, stages, ATTACK)
     assert "<script" not in page
     assert Reader(page).text.count(ATTACK) == 6

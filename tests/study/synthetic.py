@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
-from lrsearch.core.confirm import Confirmed, confirm
-from lrsearch.core.response import Observation
+from lrsearch.core.answer import StageResult
+from lrsearch.core.budget import Budget
+from lrsearch.core.confirm import Confirmed
+from lrsearch.core.executor import ImmediateExecutor
+from lrsearch.core.observer import Observer
+from lrsearch.core.procedure import run_stages
 from lrsearch.core.schedule_names import schedule_name
-from lrsearch.core.stage import Account, Stage
-from lrsearch.core.stages import Base, ScheduleCandidate, coarse, decay, fine
+from lrsearch.core.stages import Base
 from lrsearch.core.study_plan import StudyPlan
 from lrsearch.core.suggest import Bracket
 from lrsearch.core.trial import MetricSummary, TrialResult, TrialSpec
@@ -24,7 +28,7 @@ INITIAL = 2.3
 
 
 @dataclass
-class Synthetic:
+class Synthetic(ImmediateExecutor):
     """A response with its optimum at `best`, `shift` times higher under decay, which gains `gain`.
 
     ``loss = 0.4 - gain + curvature * (octaves from the optimum)²``, twice as steep above it; Gaussian noise
@@ -55,7 +59,7 @@ class Synthetic:
         noise = self.noise * (0.5 if decayed else 1.0) * rng.standard_normal()
         return float(0.4 - self.gain * decayed + excess + noise)
 
-    def run(self, spec: TrialSpec, number: int) -> TrialResult:
+    def run(self, spec: TrialSpec) -> TrialResult:
         self.trained.append(spec)
         if self.fails(spec):
             return TrialResult(spec, "failed", 0, 0.1, cause="ValueError", error="ValueError: broken\n")
@@ -64,9 +68,6 @@ class Synthetic:
         sign, loss = (-1 if self.negated else 1), self.loss(spec)
         metric = summary(sign * INITIAL, sign * loss)
         return TrialResult(spec, "complete", spec.steps, 1.0, INITIAL, {"val/loss": metric})
-
-    def propose(self, observations: Sequence[Observation], low: float, high: float) -> float:
-        return propose(observations, low, high, seed=0)
 
 
 def summary(*values: float) -> MetricSummary:
@@ -80,20 +81,22 @@ def _number(spec: TrialSpec) -> int:
 
 
 @dataclass
-class Outcome:
-    account: Account
-    base: Base
-    followed: list[ScheduleCandidate]
-    confirmed: Confirmed
-    stages: list[Stage]
+class Outcome(Observer):
+    """What the stages found, in order."""
+
+    budget: Budget
+    stages: list[StageResult] = field(default_factory=list)
+    base: Base = field(init=False)
+    confirmed: Confirmed = field(init=False)
+
+    def stage_ends(self, result: StageResult) -> None:
+        self.stages.append(result)
 
 
 def study(executor: Synthetic, plan: StudyPlan, bracket: Bracket | None = Bracket(0.004, 0.5)) -> Outcome:  # noqa: B008
-    """All stages but the range test."""
-    plan = plan.with_changes(base_schedule={"name": "constant"})
-    account = Account(plan, STEPS)
-    account.book_steps(round(plan.costs()[0].most * STEPS))
-    stages = [Stage(name, account, executor) for name in ("coarse", "fine", "decay", "confirm")]
-    base = fine(stages[1], coarse(stages[0], bracket))
-    followed = decay(stages[2], base)
-    return Outcome(account, base, followed, confirm(stages[3], base, followed), stages)
+    """All stages but the range test, whose cost is booked."""
+    outcome = Outcome(Budget(plan.with_changes(base_schedule={"name": "constant"}), STEPS))
+    outcome.budget.book_steps(round(plan.costs()[0].most * STEPS))
+    found = run_stages(outcome.budget, executor, partial(propose, seed=0), bracket, outcome)
+    outcome.base, outcome.confirmed = found
+    return outcome

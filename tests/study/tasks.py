@@ -21,7 +21,7 @@ from torch.optim import Optimizer
 
 import lrsearch
 from lrsearch import StudyResult, Task, Trial
-from lrsearch.core.answer import StageResult
+from lrsearch.core.observer import Observer
 from lrsearch.core.trial import TrialResult, TrialSpec
 from lrsearch.examples.digits import task as whole_digits
 from lrsearch.tracking.folder import StudyFolder
@@ -157,20 +157,6 @@ class Known:
 # --- observers --------------------------------------------------------------------------------------------
 
 
-class Observer:
-    """Hears of a study and does nothing."""
-
-    def stage_begins(self, stage: str) -> None: ...
-
-    def trial_begins(self, spec: TrialSpec, number: int) -> None: ...
-
-    def step_done(self, step: int) -> None: ...
-
-    def trial_ends(self, result: TrialResult) -> None: ...
-
-    def stage_ends(self, result: StageResult) -> None: ...
-
-
 class Untracked(Observer):
     """Ends a study's mirror before it has loaded MLflow: that costs more than the whole study."""
 
@@ -203,7 +189,7 @@ class Ends(Observer):
     def trial_begins(self, spec: TrialSpec, number: int) -> None:
         self._trials += 1
 
-    def step_done(self, step: int) -> None:
+    def trial_step(self, step: int) -> None:
         if self._now != self._stage or self._trials != 2:
             return
         if step == self.AT - 2:

@@ -10,8 +10,8 @@ from typing import Any, get_args
 
 import pytest
 
-from lrsearch.core.answer import Answer, StageResult, WarningName
-from lrsearch.core.conclude import Findings, conclude
+from lrsearch.core.answer import Answer, WarningName
+from lrsearch.core.conclude import Evidence, conclude
 from lrsearch.core.study_plan import StudyPlan, load_plan
 from lrsearch.core.trial import TrialResult, TrialSpec
 from lrsearch.report.page_tables import MENDS
@@ -26,11 +26,10 @@ def answered(lab: Synthetic, plan: StudyPlan = PLAN, **found: Any) -> Answer:
     return conclude(findings(outcome, plan, **found))
 
 
-def findings(outcome: Outcome, plan: StudyPlan, **found: Any) -> Findings:
-    stages = [StageResult(s.name, tuple(s.trials), s.cost) for s in outcome.stages]
-    usual: dict[str, Any] = {"bracketed": True, "facts": {}, "total_steps": STEPS}
-    return Findings(
-        plan=plan, stages=stages, base=outcome.base, confirmed=outcome.confirmed, **{**usual, **found}
+def findings(outcome: Outcome, plan: StudyPlan, **found: Any) -> Evidence:
+    usual: dict[str, Any] = {"bracketed": True, "model_info": {}, "total_steps": STEPS}
+    return Evidence(
+        plan=plan, stages=outcome.stages, base=outcome.base, confirmed=outcome.confirmed, **{**usual, **found}
     )
 
 
@@ -40,8 +39,8 @@ class WithAccuracy(Synthetic):
     apart = 1.0
     overfits = 0.0
 
-    def run(self, spec: TrialSpec, number: int) -> TrialResult:
-        result = super().run(spec, number)
+    def run(self, spec: TrialSpec) -> TrialResult:
+        result = super().run(spec)
         if result.status != "complete":
             return result
         octaves = math.log2(spec.lr / (self.best * self.apart))
@@ -106,8 +105,8 @@ class WithScore(WithAccuracy):
     apart = 16.0
     sign = 1.0
 
-    def run(self, spec: TrialSpec, number: int) -> TrialResult:
-        result = super().run(spec, number)
+    def run(self, spec: TrialSpec) -> TrialResult:
+        result = super().run(spec)
         if result.status != "complete":
             return result
         accuracy = result.metrics["val/accuracy"]
@@ -150,7 +149,7 @@ def test_a_final_value_worse_than_the_best_is_said(overfits: float, said: bool) 
     ],
 )
 def test_lr_and_weight_decay_that_are_one_setting(facts: dict[str, float], said: bool) -> None:
-    warnings = answered(Synthetic(), facts=facts).warnings
+    warnings = answered(Synthetic(), model_info=facts).warnings
     assert ("lr_and_weight_decay_tuned_together" in warnings) is said
 
 
@@ -170,8 +169,8 @@ def test_failed_trials_and_accepted_changes_are_said() -> None:
 class Spoilt(Synthetic):
     """Of which the confirm stage's trainings differ: one seed is lost, or the baseline is better."""
 
-    def run(self, spec: TrialSpec, number: int) -> TrialResult:
-        result = super().run(spec, number)
+    def run(self, spec: TrialSpec) -> TrialResult:
+        result = super().run(spec)
         if result.status == "complete":
             result = self.changed(result)
         return result
@@ -238,7 +237,7 @@ SITUATIONS: dict[WarningName, Callable[[], Answer]] = {
     "needs_warmup": needs_warmup,
     "objectives_disagree": disagrees,
     "overfitting": overfits,
-    "lr_and_weight_decay_tuned_together": lambda: answered(Synthetic(), facts=DECOUPLED),
+    "lr_and_weight_decay_tuned_together": lambda: answered(Synthetic(), model_info=DECOUPLED),
     "untrained": lambda: answered(NothingIsLearned()),
     "unstable": lambda: answered(OneSeedIsLost(gain=-0.02, shift=1.0)),
     "baseline_better": lambda: answered(TheBaselineIsBetter()),

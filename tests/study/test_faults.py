@@ -28,6 +28,7 @@ from torch.utils.data import DataLoader, Dataset
 import lrsearch
 from lrsearch import InputError, RecordError, StudyResult, Task
 from lrsearch.core.answer import StageResult
+from lrsearch.core.observer import Observer
 from lrsearch.core.study_plan import load_plan
 from lrsearch.core.trial import TrialResult, TrialSpec
 from lrsearch.report import stall
@@ -35,7 +36,6 @@ from lrsearch.report.study_progress import StudyProgress
 from lrsearch.study.task_source import load_task
 from lrsearch.tracking.folder import StudyFolder, find_folder
 from lrsearch.training.run_trial import run_trial
-from lrsearch.training.sweep import Observers
 from tests.conftest import CHECKOUT, Command
 from tests.study.tasks import (
     LOOKED_AT,
@@ -477,7 +477,7 @@ def test_in_a_log_a_silence_is_said_each_time_it_has_doubled(
             while now - began < 70:
                 now += 0.5
                 threading.Event().wait(0.005)
-            progress.step_done(step)
+            progress.trial_step(step)
     lines = [line for line in capsys.readouterr().err.splitlines() if "no step" in line]
     assert [re.findall(r"step (\d)/90, no step for (\d\d) s", line) for line in lines] == [
         [("0", "30")],
@@ -541,7 +541,7 @@ class Fills(Untracked):
         if self._trials == 2 and self._at == 0:
             self._fill_in(self._now)
 
-    def step_done(self, step: int) -> None:
+    def trial_step(self, step: int) -> None:
         if self._trials == 2 and step == self._at > 0:
             self._fill_in(self._now)
 
@@ -658,7 +658,7 @@ class Limits(Untracked):
     def trial_begins(self, spec: TrialSpec, number: int) -> None:
         self._trials += self._now == "coarse"
 
-    def step_done(self, step: int) -> None:
+    def trial_step(self, step: int) -> None:
         if self._now == "coarse" and self._trials == 2 and step == 12:
             _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
             resource.setrlimit(resource.RLIMIT_FSIZE, (10, hard))
@@ -678,13 +678,13 @@ def test_a_journal_that_cannot_grow_stops_the_study_and_nothing_is_lost(
 
 
 def test_a_range_test_on_a_full_disk_says_so(small_disk: Path) -> None:
-    class Filling(Observers):
-        def point(self, seed: int, step: int, lr: float, loss: float) -> None:
+    class Filling(Observer):
+        def sweep_step(self, seed: int, step: int, lr: float, loss: float) -> None:
             if step == 10:
                 fill(small_disk, 0)
 
     with pytest.raises(RecordError, match="cannot be written: No space left on device"):
-        lrsearch.range_test(digits(), steps=60, out=small_disk / "sweep", progress=Filling(()))
+        lrsearch.range_test(digits(), steps=60, out=small_disk / "sweep", progress=Filling())
     end_own_mirror("sweep")
 
 
@@ -788,10 +788,10 @@ class JumpsBack(Ends):
         super().__init__("decay", interrupt, "study")
         self._clock = clock
 
-    def step_done(self, step: int) -> None:
+    def trial_step(self, step: int) -> None:
         if self._now == "coarse" and self._trials == 2:
             self._clock.behind = DAY
-        super().step_done(step)
+        super().trial_step(step)
 
 
 def test_a_clock_that_jumps_back_changes_neither_points_nor_answer(

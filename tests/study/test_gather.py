@@ -22,11 +22,12 @@ from lrsearch import InputError, RecordError, StudyError, StudyResult
 from lrsearch.core.trial import MetricSummary, TrialResult, TrialSpec
 from lrsearch.report.page import page
 from lrsearch.report.study_page_data import ReportData
-from lrsearch.study.gather import clean, gather, write_page, write_report
-from lrsearch.study.result import FILES, write_files
+from lrsearch.study.files import FILES, write_files
+from lrsearch.study.gather import gather, write_page, write_report
 from lrsearch.tracking.entries import RunStart
 from lrsearch.tracking.folder import StudyFolder, find_folder
 from lrsearch.tracking.journal import RunJournal
+from lrsearch.tracking.provenance import clean
 from lrsearch.tracking.reading import read_run
 from tests.study.tasks import NOWHERE, Ends, Known, digits, interrupt, study
 
@@ -185,10 +186,8 @@ def test_a_half_done_study_shows_what_there_is(studied: StudyResult) -> None:
     data = gather(folder)
     whole = {stage.stage: stage for stage in studied.stages}
     assert [stage.stage for stage in data.stages] == ["range-test", "coarse", "fine", "decay"]
-    assert [dict(stage.found) for stage in data.stages[:3]] == [
-        dict(whole[stage.stage].found) for stage in data.stages[:3]
-    ]
-    assert (dict(data.stages[3].found), len(data.stages[3].trials)) == ({}, 1)
+    assert list(data.stages[:3]) == [whole[stage.stage] for stage in data.stages[:3]]
+    assert (data.stages[3].found, len(data.stages[3].trials)) == (None, 1)
     text = words(read(write_report(folder)))
     assert "This study is not finished: it was interrupted." in text
     assert "lrsearch.search(task, name='half', resume=True)" in text
@@ -211,7 +210,7 @@ def test_a_range_test_that_was_cut_short_is_drawn_as_far_as_it_came(folder: Stud
     path.write_bytes(b"".join(line for line in lines if b'"result"' not in line))
     data = gather(folder)
     assert (data.state, len(data.curves), data.answer) == ("interrupted", CURVES, None)
-    assert [stage.found for stage in data.stages] == [{}]
+    assert [stage.found for stage in data.stages] == [None]
     assert "There is no answer yet" in words(read(write_report(folder)))
     assert read(folder.report).count("<img ") == 1
 
@@ -364,7 +363,9 @@ def large(name: str) -> StudyFolder:
     first, coarse, *others = result.stages
     trials = [added(result, float(f"{1e-2 * 1.05**k:.3g}"), k) for k in range(more)]
     grown = replace(coarse, trials=(*coarse.trials, *trials))
-    write_files(replace(result, stages=(first, grown, *others)))
+    stages = (first, grown, *others)
+    data = gather(result.folder, (result.answer, stages))
+    write_files(result.folder, result.answer, stages, "", data)
     return result.folder
 
 

@@ -95,9 +95,9 @@ def sweep(record: StudyRecord, pause_at: int | None = None) -> None:
     with record.range_test(SWEEP) as range_test:
         for seed in (0, 1):
             losses = [2.0 - math.tanh(k / 15) + max(0, k - 45) ** 2 / 10 + 0.01 * seed for k in range(60)]
-            range_test.begin(seed, 60, FACTS)
+            range_test.sweep_begins(seed, 60, FACTS)
             for step, (lr, loss) in enumerate(zip(lrs.tolist(), losses, strict=True), start=1):
-                range_test.point(seed, step, lr, loss)
+                range_test.sweep_step(seed, step, lr, loss)
                 if seed == 1 and step == pause_at:
                     wait_for_the_end()
             curves.append(RangeTestCurve(lrs, np.array(losses), seed))

@@ -210,7 +210,7 @@ def test_after_a_kill_the_trials_are_the_same(killed: Killed, undisturbed: Run) 
 def test_after_a_kill_the_answer_is_the_same(killed: Killed, undisturbed: Run) -> None:
     assert killed.result.answer == undisturbed.result.answer
     assert killed.result.cost == undisturbed.result.cost
-    found = [[dict(stage.found) for stage in run.result.stages] for run in (killed, undisturbed)]
+    found = [[stage.found for stage in run.result.stages] for run in (killed, undisturbed)]
     assert found[0] == found[1]
 
 

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import itertools
 import math
-from functools import partial
 
 import pytest
 
@@ -50,7 +49,7 @@ def test_no_decay_is_an_answer(noise_seed: int) -> None:
 def test_a_preset_never_costs_more_than_it_says(preset: str, shift: float, best: float) -> None:
     plan = load_plan(preset)
     outcome = study(Synthetic(shift=shift, best=best, noise=0.02), plan)
-    assert outcome.account.spent <= plan.budget
+    assert outcome.budget.spent <= plan.budget
 
 
 def test_presets_cost_what_was_promised() -> None:
@@ -184,12 +183,12 @@ def test_an_early_divergence_below_the_edge_is_tried_with_warmup() -> None:
 class _NeedsWarmup(Synthetic):
     """Above lr 0.002 the first steps diverge, but not after a warmup."""
 
-    def run(self, spec: TrialSpec, number: int):  # type: ignore[no-untyped-def]
+    def run(self, spec: TrialSpec):  # type: ignore[no-untyped-def]
         warmed = spec.schedule["name"] == "warmup"
         if not warmed and spec.lr > 0.02:
-            early = partial(Synthetic(edge=0.02).run, spec, number)()
+            early = Synthetic(edge=0.02).run(spec)
             return type(early)(**{**vars(early), "steps_done": spec.steps // 20})
-        return super().run(spec, number)
+        return super().run(spec)
 
 
 def test_the_bracket_seeds_the_grid() -> None:

@@ -20,6 +20,7 @@ from torch import nn
 
 import lrsearch
 from lrsearch import InputError, StudyResult, Trial
+from lrsearch.core.findings import CoarseFindings, SweepFindings
 from lrsearch.core.study_plan import STAGES, load_plan
 from lrsearch.errors import StudyError
 from lrsearch.study.prepare import with_whole_schedules
@@ -350,7 +351,8 @@ def test_without_a_bracket_the_lr_is_near_the_best_of_the_grid() -> None:
     result = study(digits(), "blind", epochs=1, plan=plan)
     assert "no_bracket" in result.warnings
     tried = {row.objective: row.lr for row in rows(result) if row.stage == "coarse"}
-    assert abs(math.log10(result.stages[1].found["lr"] / tried[min(tried)])) < 1
+    assert isinstance(result.stages[1].found, CoarseFindings)
+    assert abs(math.log10(result.stages[1].found.lr / tried[min(tried)])) < 1
 
 
 def test_the_code_runs_with_torch_alone(studied: Studied) -> None:
@@ -390,7 +392,8 @@ def test_the_answer_is_in_units_of_what_the_factory_is_given_whatever_group_come
     assert trainings(one) == trainings(other)
     assert one.answer == other.answer
     assert one.stages[0].found == other.stages[0].found
-    assert one.stages[0].found["bracket"] is not None
+    assert isinstance(one.stages[0].found, SweepFindings)
+    assert one.stages[0].found.bracket is not None
     recorded = [run for run in runs(one.folder) if run.start.tags.get("lrsearch.trial_key")]
     assert recorded
     for run in recorded:

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from lrsearch.errors import InputError
-from lrsearch.tracking.folder import StudyFolder, create_folder, find_folder, range_test_name, write_atomic
+from lrsearch.files import write_whole
+from lrsearch.tracking.folder import StudyFolder, create_folder, find_folder, range_test_name
 
 
 @pytest.fixture(autouse=True)
@@ -96,7 +97,7 @@ def test_a_file_name_cannot_lead_out_of_the_folder(tmp_path: Path, path: str) ->
 
 def test_an_interrupted_write_leaves_the_old_text(tmp_path: Path) -> None:
     file = tmp_path / "result.json"
-    write_atomic(file, "old")
+    write_whole(file, "old")
     with pytest.raises(UnicodeEncodeError):
-        write_atomic(file, "new \ud800")
+        write_whole(file, "new \ud800")
     assert file.read_text() == "old"

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 import lrsearch
 from lrsearch import InputError, RangeTest, Task
+from lrsearch.core.observer import Observer
 from lrsearch.core.suggest import Suggestion
 from lrsearch.examples.digits import task as digits
 from lrsearch.report.plots.range_test import file_axes
@@ -268,17 +269,17 @@ def test_an_optimizer_made_with_a_64th_of_the_lr_has_a_bracket_64_times_as_high(
     assert found.bracket.high == pytest.approx(64 * (plain.bracket.high or 0))
 
 
-class Heard:
+class Heard(Observer):
     """Keeps what a sweep tells."""
 
     def __init__(self) -> None:
         self.model_info: dict[str, Any] = {}
         self.lrs: list[float] = []
 
-    def begin(self, seed: int, steps: int, model_info: Mapping[str, Any]) -> None:
+    def sweep_begins(self, seed: int, steps: int, model_info: Mapping[str, Any]) -> None:
         self.model_info = dict(model_info)
 
-    def point(self, seed: int, step: int, lr: float, loss: float) -> None:
+    def sweep_step(self, seed: int, step: int, lr: float, loss: float) -> None:
         self.lrs.append(lr)
 
 

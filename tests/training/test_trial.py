@@ -351,7 +351,6 @@ def test_the_key_of_a_trial_is_that_of_its_training_not_of_its_stage() -> None:
     same = TrialSpec("confirm", lr=0.1, schedule={"name": "constant"}, seed=0, steps=10, log_every=5)
     other = TrialSpec("coarse", lr=0.1, schedule={"name": "constant"}, seed=1, steps=10)
     assert spec.key == same.key != other.key
-    assert TrialSpec.from_dict(spec.to_dict()) == spec
 
 
 @pytest.mark.parametrize("holds_back", [False, True], ids=["the update alone", "the schedule too"])

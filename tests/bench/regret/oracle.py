@@ -23,6 +23,7 @@ from typing import Any
 
 import torch
 
+from lrsearch.core.observer import Observer
 from lrsearch.core.study_plan import load_plan
 from lrsearch.core.suggest import suggest
 from lrsearch.core.trial import TrialSpec
@@ -30,7 +31,7 @@ from lrsearch.schedules import schedule_from_dict
 from lrsearch.study.config import StudyConfig
 from lrsearch.study.prepare import PreparedStudy, prepare
 from lrsearch.training.run_trial import run_trial
-from lrsearch.training.sweep import Observers, sweep
+from lrsearch.training.sweep import sweep
 from tests.bench.regret.table import Floats, Table
 from tests.bench.regret.tasks import CASES, Case
 
@@ -189,7 +190,7 @@ def _sweep_jobs(case: Case, preset: str) -> Iterator[tuple[str, str, int]]:
 def _sweep(name: str, preset: str, seed: int) -> dict[str, Any]:
     setting = setting_of(CASES[name], preset)
     plan = setting.config.sweep.model_copy(update={"repeats": 1, "seed": seed})
-    (curve,) = sweep(setting.subject, plan, setting.device, Observers(()))
+    (curve,) = sweep(setting.subject, plan, setting.device, Observer())
     return {
         "seed": seed,
         "cost": curve.steps / setting.config.total_steps,

@@ -14,18 +14,20 @@ import math
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
 from scipy.interpolate import PchipInterpolator
 
 from lrsearch.core.answer import Answer, StageResult
+from lrsearch.core.budget import Budget
 from lrsearch.core.confirm import Confirmed
 from lrsearch.core.curve import Array
-from lrsearch.core.response import Observation
+from lrsearch.core.executor import ImmediateExecutor
+from lrsearch.core.observer import Observer
+from lrsearch.core.procedure import bracket_of, run_stages
 from lrsearch.core.schedule_names import schedule_name
-from lrsearch.core.stage import Account, Stage
 from lrsearch.core.stages import Base
 from lrsearch.core.study_plan import load_plan
 from lrsearch.core.suggest import Suggestion, combine
@@ -34,7 +36,6 @@ from lrsearch.errors import StudyError
 from lrsearch.study.config import StudyConfig
 from lrsearch.study.optuna_study import propose
 from lrsearch.study.prepare import with_whole_schedules
-from lrsearch.study.stages_run import answer_of, bracket_of, fold
 from tests.bench.regret.oracle import SCHEDULES, SEEDS, Cell, noted, read_cells, read_sweeps
 from tests.bench.regret.tasks import CASES, Case
 
@@ -197,16 +198,14 @@ def config_of(name: str, preset: str, changes: str) -> StudyConfig:
     )
 
 
-class OracleExecutor:
+class OracleExecutor(ImmediateExecutor):
     """Trainings of one replayed study: the same seed gives the same loss, another study's seeds others."""
-
-    exact = True
 
     def __init__(self, oracle: Oracle, number: int) -> None:
         self.oracle = oracle
         self._number = number
 
-    def run(self, spec: TrialSpec, number: int) -> TrialResult:
+    def run(self, spec: TrialSpec) -> TrialResult:
         """The training as the table has it; a warmup changes nothing, and the baseline learns nothing."""
         oracle = self.oracle
         first = oracle.initial
@@ -220,14 +219,10 @@ class OracleExecutor:
             return TrialResult(spec, "diverged", steps, 0.0, first, cause="loss_rose")
         return _complete(spec, first, oracle.tables[name].loss(spec.lr, weights))
 
-    def propose(self, observations: Sequence[Observation], low: float, high: float) -> float:
-        """As in a real study."""
-        return propose(observations, low, high, self._number)
-
     def loss(self, lr: float, schedule: str, seed: int) -> float:
         """The final loss of a training, infinite where it diverges."""
         spec = TrialSpec("oracle", lr, {"name": schedule}, seed, self.oracle.steps)
-        result = self.run(spec, 0)
+        result = self.run(spec)
         return result.metrics["val/loss"].final if result.status == "complete" else np.inf
 
     def loss_after(self, share: float, lr: float, schedule: str, seed: int) -> float:
@@ -281,17 +276,28 @@ def replay(
     """A whole study of a task under a preset with changes; without `sweeps` it has no range test."""
     config = config_of(task, preset, json.dumps(changes))
     suggestion, cost = swept(task, preset, number, config.sweep.repeats) if sweeps else (None, 0.0)
-    account = Account(config.plan, config.total_steps)
-    account.spent = cost
+    budget = Budget(config.plan, config.total_steps)
+    budget.spent = cost
     bracket = bracket_of(suggestion)
     stages: list[StageResult] = []
     executor = OracleExecutor(oracle(task), number)
     try:
-        base, confirmed = fold(lambda stage: Stage(stage, account, executor), stages.append, bracket)
+        base, confirmed = run_stages(budget, executor, partial(propose, seed=number), bracket, Keeper(stages))
     except StudyError:
-        return Replayed(task, tuple(stages), account.spent)
-    answer = answer_of(config, stages, bracket, base, confirmed)
-    return Replayed(task, tuple(stages), account.spent, base, confirmed, answer)
+        return Replayed(task, tuple(stages), budget.spent)
+    answer = config.conclude(stages, bracket, base, confirmed)
+    return Replayed(task, tuple(stages), budget.spent, base, confirmed, answer)
+
+
+class Keeper(Observer):
+    """Keeps the stages that have ended."""
+
+    def __init__(self, stages: list[StageResult]) -> None:
+        self._stages = stages
+
+    def stage_ends(self, result: StageResult) -> None:
+        """Keep it."""
+        self._stages.append(result)
 
 
 def _complete(spec: TrialSpec, first: float, final: float) -> TrialResult:
