@@ -166,7 +166,7 @@ def test_a_training_that_two_stages_share_is_drawn_once() -> None:
 def test_a_failed_training_is_no_point() -> None:
     failed = trial("decay", "linear", 0.13)
     broken = StageResult(
-        "decay", (type(failed)(failed.spec, "failed", 3, 0.1, cause="ValueError", error="no"),), 0.0, {}
+        "decay", (type(failed)(failed.spec, "failed", 3, 0.1, cause="ValueError", error="no"),), 0.0
     )
     assert points(draw(extra=broken), "linear") == points(draw(), "linear")
 
