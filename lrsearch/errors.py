@@ -46,6 +46,12 @@ def first_line(error: BaseException) -> str:
     return next(iter(str(error).strip().splitlines()), "no message")
 
 
+def a_kind_of(value: object) -> str:
+    """The type of a value with its article: ``an int``, ``a Tensor``."""
+    name = type(value).__name__
+    return f"{'an' if name[:1].lower() in 'aeio' else 'a'} {name}"
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether memory ran out: the allocators of the CPU and of MPS raise a plain RuntimeError."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":

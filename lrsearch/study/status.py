@@ -6,12 +6,15 @@ import json
 import time
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from lrsearch.core.schedule_names import schedule_name
 from lrsearch.core.study_plan import STAGES
 from lrsearch.errors import RecordError
+from lrsearch.tracking.entries import RunStart
 from lrsearch.tracking.folder import StudyFolder, home
 from lrsearch.tracking.progress import load_state
 from lrsearch.tracking.reading import last_writer, read_start
@@ -70,8 +73,9 @@ def overview() -> list[Status]:
 def status(folder: StudyFolder) -> Status:
     """How far a study or range test has come."""
     is_study = folder.plan.is_file()
-    stages = Counter(_stage_of(path.name) for path in folder.journals())
-    state, answer = _state(folder, is_study)
+    starts = _starts(folder)
+    stages = Counter(start.stage for start in starts.values())
+    state, answer = _state(folder, is_study, starts)
     reached = [stage for stage in STAGES if stages[stage]]
     kept = load_state(folder)
     synced = kept is not None and kept.state == "synced" and kept.covers(folder)
@@ -90,15 +94,21 @@ def status(folder: StudyFolder) -> Status:
     )
 
 
-def _stage_of(file: str) -> str:
-    """The stage in a journal's name, such as ``coarse-03-1a2b3c4d.jsonl``."""
-    return next((stage for stage in STAGES if file.startswith(f"{stage}-")), "")
+def _starts(folder: StudyFolder) -> dict[Path, RunStart]:
+    """How every run began; those left out may just be begun, or are damaged."""
+    starts = {}
+    for path in folder.journals():
+        with suppress(RecordError):
+            starts[path] = read_start(path)
+    return starts
 
 
-def _state(folder: StudyFolder, is_study: bool) -> tuple[State, dict[str, Any]]:
+def _state(
+    folder: StudyFolder, is_study: bool, starts: Mapping[Path, RunStart]
+) -> tuple[State, dict[str, Any]]:
     path = folder.result if is_study else folder.path / "curve.json"
     if not path.is_file():
-        return ("running" if _is_running(folder, is_study) else "stopped"), {}
+        return ("running" if _is_running(is_study, starts) else "stopped"), {}
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         found = _answer(values["answer"]) if is_study else {"lr": _number(values["suggestion"]["lr"])}
@@ -120,13 +130,8 @@ def _number(value: Any) -> float | None:
     return None if value is None else float(value)
 
 
-def _is_running(folder: StudyFolder, is_study: bool) -> bool:
+def _is_running(is_study: bool, starts: Mapping[Path, RunStart]) -> bool:
     kind = "study" if is_study else "range_test"
-    for path in folder.journals():
-        try:
-            start = read_start(path)
-        except RecordError:
-            continue  # it may just be begun
-        if start.kind == kind:
-            return (last_writer(path) or start.writer).alive() is not False
-    return False
+    own = [path for path, start in starts.items() if start.kind == kind]
+    writers = [last_writer(path) or starts[path].writer for path in own[:1]]
+    return any(writer.alive() is not False for writer in writers)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from lrsearch.errors import InputError
+from lrsearch.errors import InputError, a_kind_of
 from lrsearch.tracking.provenance import redact
 from lrsearch.training.custom_loop import CustomLoop
 from lrsearch.training.fingerprint import describe_data
@@ -27,7 +27,7 @@ def called(given: Any) -> tuple[Any, str]:
                 raise
             return given, own_name
         if not isinstance(made, Task):
-            raise InputError("task", given, f"returned a {type(made).__name__}", "return an lrsearch.Task")
+            raise InputError("task", given, f"returned {a_kind_of(made)}", "return an lrsearch.Task")
         return made, made.name or own_name
     if isinstance(given, Task):
         return given, given.name or getattr(given.model, "__name__", "task").strip("<>")

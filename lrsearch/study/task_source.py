@@ -15,7 +15,7 @@ from typing import Any, get_args, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
-from lrsearch.errors import InputError, LrsearchError, first_line
+from lrsearch.errors import InputError, LrsearchError, a_kind_of, first_line
 from lrsearch.examples import BUILT_IN
 from lrsearch.training.task import Task
 from lrsearch.training.trial import TrainFunction, Trial
@@ -58,7 +58,7 @@ def load_task(source: str, settings: Sequence[str] = ()) -> Task | TrainFunction
         problem = f"raised {type(error).__name__}: {first_line(error)}"
         raise InputError("TASK", source, problem, "call the function in Python to see where") from error
     if not isinstance(task, Task):
-        problem = f"returned a {type(task).__name__}"
+        problem = f"returned {a_kind_of(task)}"
         mend = "return an lrsearch.Task, or call the argument of a training function trial"
         raise InputError("TASK", source, problem, mend)
     own_name = source if source in BUILT_IN else name

@@ -138,10 +138,15 @@ def read_runs(folder: StudyFolder) -> tuple[list[RunRecord], list[str]]:
 
 
 def read_start(path: Path) -> RunStart:
-    """What run a journal is of; RecordError where it does not say."""
-    for record, _ in Tail(path).read():
-        if isinstance(record, RunStart):
-            return record
+    """Return what run a journal is of; RecordError where it does not say."""
+    with path.open("rb") as file:
+        for line in file:
+            try:
+                record = from_line(line)
+            except ValueError:
+                continue
+            if isinstance(record, RunStart):
+                return record
     raise RecordError(f"the journal {path} has no beginning")
 
 

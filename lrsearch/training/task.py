@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lrsearch.core.trial import check_name
-from lrsearch.errors import InputError
+from lrsearch.errors import InputError, a_kind_of
 from lrsearch.training.data import batch_count, split_batch
 from lrsearch.training.metrics import Metric, MetricObject, Whole
 from lrsearch.training.optimizers import group_lrs
@@ -89,7 +89,7 @@ class Task:
         model = self.model()
         if not isinstance(model, nn.Module):
             raise InputError(
-                "Task.model", self.model, f"returned a {type(model).__name__}", "return an nn.Module"
+                "Task.model", self.model, f"returned {a_kind_of(model)}", "return an nn.Module"
             )
         check_initialised(model)
         if isinstance(self.loss, nn.Module):

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from lrsearch.errors import InputError, LrsearchError, first_line
+from lrsearch.errors import InputError, LrsearchError, a_kind_of, first_line
 from lrsearch.training.batches import Batches
 from lrsearch.training.data import batch_size, describe, to_device
 from lrsearch.training.optimizers import asks_for_closure, needs_closure, settings
@@ -379,7 +379,7 @@ class _PassedOverError(Exception):
 
 
 def _no_tensor(loss: object) -> InputError:
-    return InputError("loss", loss, f"returned a {type(loss).__name__}", "return a scalar tensor")
+    return InputError("loss", loss, f"returned {a_kind_of(loss)}", "return a scalar tensor")
 
 
 def _no_loss(problem: str) -> InputError:

@@ -15,8 +15,8 @@ import pytest
 
 from lrsearch.tracking.folder import StudyFolder
 from tests.bench.crash_faults import Outcome, Spoiler, Study, compare
+from tests.study.faults import DAY, Clock, bound_by_permissions, fill, mounted_disk
 from tests.study.tasks import PLAN
-from tests.study.test_faults import DAY, Clock, bound_by_permissions, fill, mounted_disk
 from tests.tracking.store import empty_store
 
 TRIES = 5

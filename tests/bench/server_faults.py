@@ -36,12 +36,12 @@ from lrsearch.tracking.folder import StudyFolder
 from lrsearch.tracking.sync import Mirror
 from tests.bench.crash_faults import Outcome, hold_against_mlflow
 from tests.study.tasks import digits, runs
+from tests.tracking.outage import TIMEOUT, Stopwatch
 from tests.tracking.postgres import serving_postgres
 from tests.tracking.proxy import Mode, Proxy
 from tests.tracking.runs import end_mirrors, trouble, wait_until
 from tests.tracking.server import serving, serving_store
 from tests.tracking.store import Store, empty_store
-from tests.tracking.test_outage import TIMEOUT, Stopwatch
 
 AWAY_S = 60.0
 SQLITE, POSTGRESQL = 4, 1

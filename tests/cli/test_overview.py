@@ -14,13 +14,15 @@ from pathlib import Path
 
 import pytest
 
+import lrsearch
+from lrsearch.core.observer import Observer
 from lrsearch.examples import BUILT_IN
 from lrsearch.tracking.destination import Destination
 from lrsearch.tracking.entries import RunStart
 from lrsearch.tracking.folder import StudyFolder
 from lrsearch.tracking.journal import RunJournal
 from tests.conftest import Answer, Command
-from tests.study.test_reproduce import TASK
+from tests.study.tasks import TASK, Known
 from tests.tracking.store import Store
 
 SMALL = (
@@ -65,6 +67,17 @@ def test_a_study_is_listed_reproduced_and_removed(study: Answer, cli: Command, h
     assert (home / "small").is_dir()
     assert cli("rm", "small", "--yes").code == 0
     assert not (home / "small").exists()
+
+
+def test_the_name_of_a_study_does_not_say_its_stage(cli: Command, home: Path) -> None:
+    class Interrupts(Observer):
+        def stage_begins(self, stage: str) -> None:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        lrsearch.search(Known(), "fine-tuning-bert", steps=20, plan="quick", progress=Interrupts())
+    (status,) = json.loads(cli("status", "fine-tuning-bert", "--json").out)["records"]
+    assert (status["state"], status["stage"], status["trials"]) == ("stopped", None, 0)
 
 
 def test_removing_what_is_at_work_is_refused(cli: Command, home: Path) -> None:

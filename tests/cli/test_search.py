@@ -18,7 +18,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 import lrsearch
 from lrsearch.core.study_plan import STAGES
 from tests.conftest import Command
-from tests.test_import import loaded_by
+from tests.imports import loaded_by
 from tests.tracking.store import Store
 
 TASKS = """

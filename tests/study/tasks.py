@@ -258,3 +258,24 @@ def wait_for_mirror(folder: StudyFolder) -> None:
     while (state := load_state(folder)) is None or state.state != "synced" or not state.covers(folder):
         assert time.monotonic() < deadline, folder.mirror_log.read_text()
         time.sleep(0.05)
+
+
+TASK = """
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+import lrsearch
+
+def task(scale: float = 1.0) -> lrsearch.Task:
+    numbers = torch.Generator().manual_seed(0)
+    inputs = torch.randn(400, 8, generator=numbers) * scale
+    targets = (inputs[:, 0] > 0).long()
+    data = TensorDataset(inputs, targets)
+    return lrsearch.Task(
+        model=lambda: nn.Linear(8, 2),
+        optimizer=lambda parameters, lr: torch.optim.SGD(parameters, lr=lr),
+        loss=nn.CrossEntropyLoss(),
+        train_loader=DataLoader(data, batch_size=20, shuffle=True),
+        val_loader=DataLoader(data, batch_size=200),
+    )
+"""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import io
 import math
 import os
@@ -15,7 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager, redirect_stderr, suppress
+from contextlib import ExitStack, closing, contextmanager, redirect_stderr
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -37,6 +36,7 @@ from lrsearch.study.task_source import load_task
 from lrsearch.tracking.folder import StudyFolder, find_folder
 from lrsearch.training.run_trial import run_trial
 from tests.conftest import CHECKOUT, Command
+from tests.study.faults import DAY, Clock, bound_by_permissions, fill, mounted_disk
 from tests.study.tasks import (
     LOOKED_AT,
     NOWHERE,
@@ -383,7 +383,7 @@ class Becomes:
 
 
 def test_a_loss_that_becomes_a_number_is_a_typed_error() -> None:
-    with pytest.raises(InputError, match=r"loss=3: returned a int; return a scalar tensor"):
+    with pytest.raises(InputError, match=r"loss=3: returned an int; return a scalar tensor"):
         train(Becomes(lambda loss: 3))
     task = replace(digits(), loss=Becomes(lambda loss: loss.item()), metrics={})
     with pytest.raises(InputError, match=r"loss=.*: returned a float; return a scalar tensor"):
@@ -488,20 +488,6 @@ def test_in_a_log_a_silence_is_said_each_time_it_has_doubled(
 # --- a full disk ------------------------------------------------------------------------------------------
 
 
-@contextmanager
-def mounted_disk(place: Path, megabytes: int) -> Iterator[None]:
-    """A disk of this size at this place; OSError where none can be mounted."""
-    place.mkdir()
-    words = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(place)]
-    mounted = subprocess.run(words, capture_output=True, check=False)
-    if mounted.returncode:
-        raise OSError(f"no disk can be mounted here: {mounted.stderr.decode().strip()}")
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", "--lazy", str(place)], check=True)
-
-
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A disk of 8 MB."""
@@ -511,15 +497,6 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         except OSError as error:
             pytest.skip(str(error))
         yield tmp_path / "disk"
-
-
-def fill(disk: Path, leave: int) -> None:
-    """Fill a disk up to so many bytes."""
-    with (disk / "filler").open("wb", buffering=0) as file:
-        with suppress(OSError):
-            while file.write(bytes(1 << 16)):
-                pass
-        file.truncate(max(0, file.tell() - leave))
 
 
 class Fills(Untracked):
@@ -692,26 +669,6 @@ def test_a_range_test_on_a_full_disk_says_so(small_disk: Path) -> None:
 
 
 @contextmanager
-def bound_by_permissions() -> Iterator[None]:
-    """Without root's power over what is read-only, which this thread may take back (capabilities(7))."""
-    if os.geteuid() != 0:
-        yield
-        return
-    libc = ctypes.CDLL(None, use_errno=True)
-    header = (ctypes.c_uint32 * 2)(0x20080522, 0)
-    before = (ctypes.c_uint32 * 6)()  # effective, permitted, inheritable, in two halves
-    if libc.capget(header, before):
-        pytest.skip("this process cannot lay down root's power")
-    without = (ctypes.c_uint32 * 6)(*before)
-    without[0] &= ~0b110  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
-    assert libc.capset(header, without) == 0
-    try:
-        yield
-    finally:
-        assert libc.capset(header, before) == 0
-
-
-@contextmanager
 def read_only(*folders: Path) -> Iterator[None]:
     with bound_by_permissions():
         for folder in folders:
@@ -767,18 +724,6 @@ def test_a_study_is_not_begun_in_a_read_only_place(home: Path, cli: Command) -> 
 
 
 # --- a clock that jumps back ------------------------------------------------------------------------------
-
-DAY = 86_400.0
-
-
-class Clock:
-    """The clock of this process, which can be set back."""
-
-    def __init__(self, patch: pytest.MonkeyPatch) -> None:
-        self.behind = 0.0
-        now, now_ns = time.time, time.time_ns
-        patch.setattr(time, "time", lambda: now() - self.behind)
-        patch.setattr(time, "time_ns", lambda: now_ns() - int(self.behind * 1e9))
 
 
 class JumpsBack(Ends):

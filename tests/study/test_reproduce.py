@@ -10,26 +10,8 @@ from lrsearch.errors import InputError, RecordError
 from lrsearch.study.reproduce import reproduce
 from lrsearch.study.status import overview
 from lrsearch.tracking.folder import find_folder
+from tests.study.tasks import TASK
 
-TASK = """
-import torch
-from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
-import lrsearch
-
-def task(scale: float = 1.0) -> lrsearch.Task:
-    numbers = torch.Generator().manual_seed(0)
-    inputs = torch.randn(400, 8, generator=numbers) * scale
-    targets = (inputs[:, 0] > 0).long()
-    data = TensorDataset(inputs, targets)
-    return lrsearch.Task(
-        model=lambda: nn.Linear(8, 2),
-        optimizer=lambda parameters, lr: torch.optim.SGD(parameters, lr=lr),
-        loss=nn.CrossEntropyLoss(),
-        train_loader=DataLoader(data, batch_size=20, shuffle=True),
-        val_loader=DataLoader(data, batch_size=200),
-    )
-"""
 PLAN = {"preset": "quick", "decay": {"families": ["constant", "linear"]}}
 
 

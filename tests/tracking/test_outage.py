@@ -7,7 +7,6 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
@@ -19,13 +18,13 @@ from lrsearch.study.record import About, StudyRecord
 from lrsearch.tracking.folder import StudyFolder
 from lrsearch.tracking.reading import read_run
 from lrsearch.tracking.sync import Destination, Mirror, start_mirror, sync
+from tests.tracking.outage import TIMEOUT, Stopwatch
 from tests.tracking.postgres import PostgresStore
 from tests.tracking.proxy import Mode, Proxy
 from tests.tracking.runs import finished, metrics_at, record, trouble, wait_until
 from tests.tracking.server import serving, serving_store
 from tests.tracking.store import Store
 
-TIMEOUT = 90.0
 HELD_UP_S = 1.0
 SECRET = "s3cr3t%40pw"
 ABOUT: About = {
@@ -46,19 +45,6 @@ def backend(request: pytest.FixtureRequest) -> Backend:
     """The server that a test's parameter names: its port, and what reads its database."""
     found: Backend = request.getfixturevalue(request.param)
     return found
-
-
-@dataclass
-class Stopwatch:
-    """How long the training stood still for the sake of its record."""
-
-    seconds: float = 0.0
-
-    @contextmanager
-    def running(self) -> Iterator[None]:
-        begin = time.perf_counter()
-        yield
-        self.seconds += time.perf_counter() - begin
 
 
 def train(study: StudyRecord, number: int, steps: int, watch: Stopwatch) -> None:

@@ -21,7 +21,7 @@ from lrsearch.core.observer import Observer
 from lrsearch.core.suggest import Suggestion
 from lrsearch.examples.digits import task as digits
 from lrsearch.report.plots.range_test import file_axes
-from tests.training.test_snapshot import changes, fingerprint
+from tests.training.fingerprints import changes, fingerprint
 from tests.training.zoo import CLASSES, FEATURES, ZOO, Setup, build, train
 
 
@@ -933,7 +933,7 @@ def test_a_function_that_makes_the_task_is_taken_for_the_task() -> None:
     by_function = lrsearch.range_test(digits_task, tracking=False, progress=False)
     by_task = lrsearch.range_test(digits_task(), tracking=False, progress=False)
     assert by_function.curves == by_task.curves
-    with pytest.raises(InputError, match=r"returned a int; return an lrsearch\.Task"):
+    with pytest.raises(InputError, match=r"returned an int; return an lrsearch\.Task"):
         lrsearch.range_test(lambda: 1, tracking=False)  # type: ignore[arg-type]
 
 
@@ -959,7 +959,7 @@ def test_what_a_decorated_function_raises_or_returns_is_not_taken_for_a_missing_
 
     with pytest.raises(TypeError, match="unsupported operand"):
         in_units(decorated(broken))
-    with pytest.raises(InputError, match=r"returned a int; return an lrsearch\.Task"):
+    with pytest.raises(InputError, match=r"returned an int; return an lrsearch\.Task"):
         in_units(decorated(lambda: 1))
 
 

@@ -14,8 +14,8 @@ from torch.utils.data import DataLoader
 from lrsearch.errors import InputError
 from lrsearch.training.task import Task, follow
 from lrsearch.training.validation import validate
+from tests.training.fingerprints import Identity, bits
 from tests.training.tasks import CPU, DATA, INPUTS, TARGETS, make_spec, run, small_task
-from tests.training.test_snapshot import Identity, bits
 
 POINTS = torch.linspace(0, 3, 40).reshape(-1, 1)
 

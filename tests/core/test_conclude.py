@@ -15,7 +15,7 @@ from lrsearch.core.conclude import Evidence, conclude
 from lrsearch.core.study_plan import StudyPlan, load_plan
 from lrsearch.core.trial import TrialResult, TrialSpec
 from lrsearch.report.page_tables import MENDS
-from tests.study.synthetic import INITIAL, STEPS, Outcome, Synthetic, study, summary
+from tests.core.synthetic import INITIAL, STEPS, Outcome, Synthetic, study, summary
 
 PLAN = load_plan("default")
 

@@ -9,7 +9,7 @@ from lrsearch.core.study_plan import PRESETS, load_plan
 from lrsearch.core.suggest import Bracket
 from lrsearch.core.trial import TrialSpec
 from lrsearch.errors import StudyError
-from tests.study.synthetic import INITIAL, STEPS, Outcome, Synthetic, study
+from tests.core.synthetic import INITIAL, STEPS, Outcome, Synthetic, study
 
 DEFAULT = load_plan("default")
 
