@@ -9,13 +9,13 @@ from typing import Any
 
 from lrsearch.core.observations import observe
 from lrsearch.core.response import Observation, Response
-from lrsearch.core.schedule_names import schedule_name
 from lrsearch.core.stage import Stage, readable
 from lrsearch.core.stats import Noise
 from lrsearch.core.study_plan import HIGHEST_LR, LOWEST_LR, StudyPlan
 from lrsearch.core.suggest import Bracket
 from lrsearch.core.trial import TrialResult
 from lrsearch.errors import StudyError
+from lrsearch.schedules import schedule_name
 
 _BLIND_LR, _BLIND_FACTOR = 1e-3, 10.0
 """Middle and ratio of the grid where the range test found no bracket."""

@@ -7,10 +7,10 @@ from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from lrsearch.core.answer import Answer, StageResult
-from lrsearch.core.schedule_names import schedule_name
 from lrsearch.core.stats import GainVerdict
 from lrsearch.core.study_plan import StageCost, StudyPlan
 from lrsearch.report.tables import format_lr, html_list, html_table
+from lrsearch.schedules import schedule_name
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from lrsearch.core.study_plan import SWEEP_STEPS, StudyPlan, load_plan
-from lrsearch.core.sweep_plan import SweepPlan
+from lrsearch.core.study_plan import SWEEP_STEPS, StudyPlan
+from lrsearch.core.sweep_plan import SweepPlan, validated
 from lrsearch.errors import InputError, RecordError
 from lrsearch.tracking.folder import StudyFolder, write_json
 
@@ -93,7 +93,7 @@ def load_config(folder: StudyFolder) -> StudyConfig:
     try:
         values = json.loads(folder.plan.read_text(encoding="utf-8"))
         values.pop("plan_hash")
-        plan = load_plan(values.pop("plan"))
+        plan = validated(StudyPlan, **values.pop("plan"))
         return StudyConfig(plan=plan, settings=tuple(values.pop("settings")), **values)
     except FileNotFoundError:
         curve = folder.path / "curve.png"

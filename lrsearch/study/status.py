@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from lrsearch.core.schedule_names import schedule_name
 from lrsearch.core.study_plan import STAGES
 from lrsearch.errors import RecordError
+from lrsearch.schedules import schedule_name
 from lrsearch.tracking.folder import StudyFolder, home
 from lrsearch.tracking.progress import load_state
 from lrsearch.tracking.reading import last_writer, read_start

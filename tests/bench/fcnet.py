@@ -34,11 +34,11 @@ from scipy.interpolate import PchipInterpolator
 from lrsearch.core.answer import StageResult
 from lrsearch.core.curve import Array
 from lrsearch.core.response import Observation
-from lrsearch.core.schedule_names import schedule_name
 from lrsearch.core.stage import Account, Stage
 from lrsearch.core.study_plan import StudyPlan, load_plan
 from lrsearch.core.suggest import Bracket
 from lrsearch.core.trial import MetricSummary, TrialResult, TrialSpec
+from lrsearch.schedules import schedule_name
 from lrsearch.study.stages_run import fold
 
 DATA_SETS = ("naval_propulsion", "parkinsons_telemonitoring", "protein_structure", "slice_localization")

@@ -11,12 +11,12 @@ import numpy as np
 
 from lrsearch.core.confirm import Confirmed, confirm
 from lrsearch.core.response import Observation
-from lrsearch.core.schedule_names import schedule_name
 from lrsearch.core.stage import Account, Stage
 from lrsearch.core.stages import Base, ScheduleCandidate, coarse, decay, fine
 from lrsearch.core.study_plan import StudyPlan
 from lrsearch.core.suggest import Bracket
 from lrsearch.core.trial import MetricSummary, TrialResult, TrialSpec
+from lrsearch.schedules import schedule_name
 from lrsearch.study.optuna_study import propose
 
 STEPS = 1000

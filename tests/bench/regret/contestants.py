@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import optuna
 
-from lrsearch.core.schedule_names import schedule_name, schedule_names
 from lrsearch.core.suggest import RULES
+from lrsearch.schedules import schedule_name, schedule_names
 from lrsearch.study.stages_run import bracket_of
 from tests.bench.regret.oracle import SCHEDULES
 from tests.bench.regret.peers import peer_names, peer_suggestion
