@@ -56,27 +56,22 @@ class FunctionSchedule(Schedule):
         return [Stage(steps, "LambdaLR", {"lr_lambda": factor})]
 
 
-def family_of(function: FunctionType) -> type[FunctionSchedule]:
+def family_of(given: FunctionType) -> type[FunctionSchedule]:
     """The family of the function's name.
 
     Raises InputError for a function that gives no ratio, and for one that `code` could not write down.
     """
-    family = type(
-        function.__name__,
-        (FunctionSchedule,),
-        {
-            "name": function.__name__,
-            "function": staticmethod(function),
-            "script": "",
-            "__doc__": function.__doc__ or FunctionSchedule.__doc__,
-            "__module__": function.__module__,
-            "__qualname__": function.__qualname__,
-        },
-    )
+
+    class Family(FunctionSchedule):
+        name = given.__name__
+        function = staticmethod(given)
+
+    Family.__name__, Family.__qualname__ = given.__name__, given.__qualname__
+    Family.__module__, Family.__doc__ = given.__module__, given.__doc__ or FunctionSchedule.__doc__
     for fraction in np.linspace(0, 1, _PROBES + 1).tolist():
-        family.ratio(fraction)
-    family.script = _script(function)
-    return family
+        Family.ratio(fraction)
+    Family.script = _script(given)
+    return Family
 
 
 def _script(function: FunctionType) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -131,7 +132,7 @@ def code_lines(stages: Sequence[Stage]) -> list[str]:
 
 def milestones(stages: Sequence[Stage]) -> list[int]:
     """The updates at which a stage hands over to the next."""
-    return np.cumsum([stage.steps for stage in stages[:-1]], dtype=int).tolist()
+    return list(accumulate(stage.steps for stage in stages[:-1]))
 
 
 def _source(argument: Any) -> str:

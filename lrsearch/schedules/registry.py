@@ -58,20 +58,19 @@ def register(family: _Family, after: str | None = None) -> _Family:
     made without parameters, for a function that gives anything but finite numbers from 0 to 1 or cannot be
     written into a script, and for an unknown `after`.
     """
-    made = _family(family)
-    name = made.name
+    name = _name_of(family)
     known = _families.get(name)
-    if known is not None and _place(known) != _place(made):
+    if known is not None and _place(known) != _place(family):
         raise InputError("family", family, f"the name {name!r} is taken", "give it another name")
     others = [other for other in decay_names() if other != name]
     if after is not None and after not in others:
         raise InputError("after", after, "names no other decay", f"choose from {', '.join(others)}")
+    entries = {**_families, name: _made(family)}
     if after is not None or known is None:
         others.insert(len(others) if after is None else others.index(after) + 1, name)
         order = [*others, *(family.name for family in _NO_DECAYS)]
     else:
         order = list(_families)
-    entries = {**_families, name: made}
     _families.clear()
     _families.update((entry, entries[entry]) for entry in order)
     return family
@@ -119,32 +118,39 @@ def schedule_from_dict(data: Mapping[str, Any], argument: str = "schedule") -> S
     return family(**params)
 
 
-def _family(given: object) -> type[Schedule]:
-    """What is to be registered, as a class that can be made; InputError where it is none."""
-    if isinstance(given, FunctionType):
-        name: object = given.__name__
-    elif isinstance(given, type) and issubclass(given, Schedule):
-        name = getattr(given, "name", None)
+def _name_of(family: object) -> str:
+    """What is to be registered is known by this name; InputError where it is no family, or has none."""
+    if isinstance(family, FunctionType):
+        name: object = family.__name__
+    elif isinstance(family, type) and issubclass(family, Schedule):
+        name = getattr(family, "name", None)
     else:
         raise InputError(
-            "family", given, "is no schedule", "give a subclass of Schedule, or a function of the fraction"
+            "family", family, "is no schedule", "give a subclass of Schedule, or a function of the fraction"
         )
     if not isinstance(name, str) or not name.isidentifier():
-        raise InputError("family", given, f"its name {name!r} is none", "give it a name such as my_decay")
-    if isinstance(given, FunctionType):
-        return family_of(given)
+        raise InputError("family", family, f"its name {name!r} is none", "give it a name such as my_decay")
+    return name
+
+
+def _made(family: Any) -> type[Schedule]:
+    """The family as a class; InputError where it cannot be made without parameters."""
+    if isinstance(family, FunctionType):
+        return family_of(family)
+    made: type[Schedule] = family
     try:
-        given()
+        made()
     except TypeError as error:
-        missing = "is abstract" if inspect.isabstract(given) else first_line(error)
+        missing = "is abstract" if inspect.isabstract(made) else first_line(error)
         raise InputError(
             "family",
-            given,
+            made,
             f"cannot be made without parameters ({missing})",
             "make it a frozen dataclass with defaults, and define _ratios and _stages",
         ) from error
-    return given
+    return made
 
 
-def _place(family: type[Schedule]) -> tuple[str, str]:
+def _place(family: Any) -> tuple[str, str]:
+    """Where it is defined."""
     return family.__module__, family.__qualname__
