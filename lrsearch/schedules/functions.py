@@ -79,7 +79,9 @@ def _script(function: FunctionType) -> str:
     written = _source(function)
     if written is not None:
         return written
-    if function.__module__ == "__main__" or function.__qualname__ != function.__name__:
+    module = sys.modules.get(function.__module__)
+    found = module is not None and function.__module__ != "__main__" and vars(module) is function.__globals__
+    if not found or function.__qualname__ != function.__name__:
         raise InputError(
             "family",
             function,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -25,18 +25,8 @@ from lrsearch.schedules import (
     schedule_name,
     schedule_names,
 )
-from lrsearch.schedules import registry as registered
 from lrsearch.schedules.base import FloatArray, Horizon
 from lrsearch.schedules.recipe import Function, Stage
-
-
-@pytest.fixture(autouse=True)
-def forgotten(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """What a test registers is not known to the next."""
-    known = dict(FAMILIES)
-    yield
-    registered._families.clear()
-    registered._families.update(known)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -14,8 +13,7 @@ import pytest
 
 import lrsearch
 from lrsearch import InputError, StudyResult
-from lrsearch.schedules import FAMILIES, Schedule, register
-from lrsearch.schedules import registry as registered
+from lrsearch.schedules import Schedule, register, registry
 from lrsearch.schedules.base import FloatArray, Horizon
 from lrsearch.schedules.recipe import Function, Stage
 from lrsearch.testing import PEAKS, ScheduleSuite, make_optimizer, play
@@ -52,20 +50,16 @@ WITH_OWN: dict[str, Any] = {**PLAN, "decay": {"families": OWN}}
 
 
 @pytest.fixture
-def own(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Two families of one's own, known for a while."""
-    before = dict(FAMILIES)
+def own() -> None:
+    """Two families of one's own are known."""
     register(falling, after="constant")
     register(InverseRoot)
-    yield
-    forget(before)
 
 
-def forget(known: dict[str, type[Schedule]] | None = None) -> None:
+def forget() -> None:
     """As in a process that never heard of them."""
-    known = known or {name: FAMILIES[name] for name in FAMILIES if name not in ("falling", "inverse_root")}
-    registered._families.clear()
-    registered._families.update(known)
+    for name in ("falling", "inverse_root"):
+        del registry._families[name]
 
 
 def decaying() -> Known:
@@ -176,11 +170,7 @@ def train(trial):
 def test_the_command_line_knows_what_the_tasks_file_registers(cli: Any, tmp_path: Path) -> None:
     (tmp_path / "own_task.py").write_text(MODULE)
     (tmp_path / "plan.toml").write_text('[decay]\nfamilies = ["constant", "falling_in_a_file"]\n')
-    before = dict(FAMILIES)
-    try:
-        words = ("own_task.py:train", "--name", "own", "--steps", "100", "--plan", "plan.toml", "--dry-run")
-        answer = cli("search", *words)
-    finally:
-        forget(before)
+    words = ("own_task.py:train", "--name", "own", "--steps", "100", "--plan", "plan.toml", "--dry-run")
+    answer = cli("search", *words)
     assert answer.code == 0, answer.err
     assert "falling_in_a_file" in answer.out
