@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from lrsearch.cli import main
+from lrsearch.schedules import registry
 from tests.tracking.store import Store, empty_store
 
 CHECKOUT = Path(__file__).parents[1]
@@ -31,6 +32,15 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("LRSEARCH_HOME", str(tmp_path / "home"))
     monkeypatch.chdir(tmp_path)
     return tmp_path / "home"
+
+
+@pytest.fixture(autouse=True)
+def families() -> Iterator[None]:
+    """The schedules that a test registers are forgotten after it."""
+    known = dict(registry._families)
+    yield
+    registry._families.clear()
+    registry._families.update(known)
 
 
 @dataclass(frozen=True)

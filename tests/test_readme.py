@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import linecache
 import re
 import shlex
 from pathlib import Path
@@ -26,8 +27,10 @@ def test_python_snippets_run_in_their_order(tmp_path: Path, monkeypatch: pytest.
     mpl.use("agg")
     snippets = re.findall(r"```python\n(.*?)```", TEXT, flags=re.DOTALL)
     namespace: dict[str, object] = {}
-    for snippet in snippets:
-        exec(compile(snippet, "README.md", "exec"), namespace)
+    for number, snippet in enumerate(snippets):
+        name = f"<snippet {number}>"  # its source is found, as that of a notebook's cell
+        monkeypatch.setitem(linecache.cache, name, (len(snippet), None, snippet.splitlines(True), name))
+        exec(compile(snippet, name, "exec"), namespace)
     suggestion = namespace["curve"].suggestion  # type: ignore[attr-defined]
     assert len(snippets) >= 3
     assert suggestion.lr is not None, suggestion.reason

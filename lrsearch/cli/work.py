@@ -149,8 +149,8 @@ def search(
 
         source = (task, settings or [])
         with redirect_stdout(sys.stderr):  # what the task prints; stdout is for the answer
+            subject = load_task(*source)  # first: its module may register schedules that the plan names
             chosen = load_plan(plan).with_changes(**changes_asked(epochs, steps, seed, objective, direction))
-            subject = load_task(*source)
             if dry_run:
                 config = prepare(subject, chosen, device).config
             else:

@@ -10,11 +10,11 @@ from lrsearch.core.answer import Answer, Finalist, StageResult, WarningName
 from lrsearch.core.confirm import Confirmed
 from lrsearch.core.observations import observe, response_under
 from lrsearch.core.response import Response
-from lrsearch.core.schedule_names import schedule_name
 from lrsearch.core.stages import Base
 from lrsearch.core.stats import Candidate, Noise, noise
 from lrsearch.core.study_plan import StudyPlan, direction_of
 from lrsearch.core.trial import TrialResult
+from lrsearch.schedules import schedule_name
 
 _FAR = 2.0
 """Best lrs of two metrics further apart than this disagree."""

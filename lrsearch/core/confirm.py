@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from lrsearch.core.observations import observe
-from lrsearch.core.schedule_names import schedule_name, schedule_names
 from lrsearch.core.stage import Stage
 from lrsearch.core.stages import Base, ScheduleCandidate
 from lrsearch.core.stats import Candidate, Decision, decide
 from lrsearch.core.study_plan import StudyPlan
 from lrsearch.core.trial import Configuration, TrialResult
 from lrsearch.errors import StudyError
+from lrsearch.schedules import schedule_name, schedule_names
 
 _FRESH_SEEDS = 1000
 """Seeds of the confirm stage begin so far above the study's: no stage before has used them."""

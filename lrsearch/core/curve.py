@@ -27,18 +27,6 @@ SKIP_START, SKIP_END = 10, 5
 """The classic plot leaves out its first and last points: the average has not settled, and has exploded."""
 
 
-def sweep_lrs(min_lr: float, max_lr: float, steps: int, spacing: str = "log") -> Array:
-    """Learning rates of a sweep, one a step, from `min_lr` to `max_lr`.
-
-    ``log``: ``lr_i = min_lr * q**i`` with ``q = (max_lr / min_lr) ** (1 / (steps - 1))``, i = 0 … steps - 1;
-    ``linear``: evenly spaced. Source: Smith 2015; Gugger 2018.
-    """
-    fraction = np.arange(steps) / (steps - 1)
-    if spacing == "log":
-        return np.asarray(min_lr * (max_lr / min_lr) ** fraction, dtype=np.float64)
-    return np.asarray(min_lr + (max_lr - min_lr) * fraction, dtype=np.float64)
-
-
 class RunningAverage:
     """Bias-corrected exponential moving average, the classic plot's line, fed a loss at a time.
 

@@ -18,11 +18,11 @@ from lrsearch.core.findings import (
 )
 from lrsearch.core.observations import response_under
 from lrsearch.core.observer import Observer
-from lrsearch.core.schedule_names import schedule_name
 from lrsearch.core.stage import Stage, readable
 from lrsearch.core.stages import Base, coarse, decay, fine
 from lrsearch.core.study_plan import StageName, StudyPlan
 from lrsearch.core.suggest import Bracket, Suggestion
+from lrsearch.schedules import schedule_name
 
 SOUND = ("ok", "rules_disagree", "never_diverged")
 """Verdicts of a range test whose bracket is to be trusted."""

@@ -18,6 +18,7 @@ from lrsearch.core.divergence import Divergence
 from lrsearch.core.sweep_plan import validated
 from lrsearch.core.trial import Direction, TrialResult, Use, is_loss
 from lrsearch.errors import InputError
+from lrsearch.schedules import Sweep, decay_names, schedule_from_dict
 
 StageName = Literal["range-test", "coarse", "fine", "decay", "confirm"]
 STAGES: tuple[StageName, ...] = ("range-test", "coarse", "fine", "decay", "confirm")
@@ -357,16 +358,16 @@ PRESETS: dict[str, dict[str, Any]] = {
 def load_plan(source: str | os.PathLike[str] | Mapping[str, Any] | StudyPlan = "default") -> StudyPlan:
     """A plan from a preset's name, a TOML file, or a mapping; both may name the `preset` they start from.
 
-    Raises InputError that names the field, its value and the mend.
+    Raises InputError that names the field, its value and the mend, also for a schedule.
     """
     if isinstance(source, StudyPlan):
-        return source
+        return _checked(source)
     if isinstance(source, Mapping):
-        return _from_table(source)
+        return _checked(_from_table(source))
     if isinstance(source, str) and not source.endswith(".toml"):
-        return _from_table({"preset": source})
+        return _checked(_from_table({"preset": source}))
     try:
-        return _from_table(tomllib.loads(Path(source).read_text(encoding="utf-8")))
+        return _checked(_from_table(tomllib.loads(Path(source).read_text(encoding="utf-8"))))
     except OSError as error:
         problem = f"cannot be read ({error.strerror})"
         raise InputError("plan", str(source), problem, "check the path") from error
@@ -374,6 +375,19 @@ def load_plan(source: str | os.PathLike[str] | Mapping[str, Any] | StudyPlan = "
         raise
     except (ValueError, TypeError, RecursionError) as error:
         raise InputError("plan", str(source), f"is no TOML ({error})", "mend the file") from error
+
+
+def _checked(plan: StudyPlan) -> StudyPlan:
+    """The plan, once every schedule in it is a decay that is known, with parameters that it takes.
+
+    This is asked of a plan that is to be carried out: a record may be read where a family is not known.
+    """
+    families = {f"decay.families[{k}]": family for k, family in enumerate(plan.decay.families)}
+    for argument, data in {"base_schedule": plan.base_schedule, **families}.items():
+        if isinstance(schedule_from_dict(data, argument), Sweep):
+            mend = f"choose from {', '.join(decay_names())}"
+            raise InputError(f"{argument}.name", data["name"], "is no decay", mend)
+    return plan
 
 
 def _from_table(table: Mapping[str, Any]) -> StudyPlan:

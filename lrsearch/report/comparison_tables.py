@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from lrsearch.core.comparison import Comparison, ComparisonRow, Difference
-from lrsearch.core.schedule_names import schedule_name
 from lrsearch.report.page_tables import amount
 from lrsearch.report.tables import format_lr, html_list, html_table
+from lrsearch.schedules import schedule_name
 
 if TYPE_CHECKING:
     from rich.table import Table

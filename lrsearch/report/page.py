@@ -7,12 +7,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from lrsearch.core.answer import Answer
-from lrsearch.core.schedule_names import schedule_name
 from lrsearch.report import page_tables
 from lrsearch.report.study_page_data import ReportData
 from lrsearch.report.study_tables import plan_cost, plan_rows, undecided, worth
 from lrsearch.report.tables import format_lr, range_test_rows
 from lrsearch.report.templates import data_uri, render
+from lrsearch.schedules import schedule_name
 
 _TEMPLATE = "report.html.j2"
 _FEWEST_POINTS = 2

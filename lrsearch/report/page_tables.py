@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from lrsearch.core.answer import Answer, Finalist, StageResult, WarningName
-from lrsearch.core.schedule_names import schedule_name
 from lrsearch.core.study_plan import StudyPlan
 from lrsearch.core.trial import TrialResult
 from lrsearch.report.study_page_data import Origin, ReportData
 from lrsearch.report.study_tables import VERDICTS, stage_found, undecided
 from lrsearch.report.tables import format_lr
+from lrsearch.schedules import schedule_name
 
 Row = tuple[str, ...]
 

@@ -18,12 +18,12 @@ from rich.text import Text
 
 from lrsearch.core.answer import StageResult
 from lrsearch.core.observer import Observer
-from lrsearch.core.schedule_names import schedule_name
 from lrsearch.core.study_plan import STAGES, StageName, StudyPlan
 from lrsearch.core.trial import TrialResult, TrialSpec
 from lrsearch.report.stall import StallWatch
 from lrsearch.report.study_tables import plan_table, stage_found
 from lrsearch.report.tables import format_lr
+from lrsearch.schedules import schedule_name
 
 _REFRESH_S = 0.1
 _TELLING_COST = 0.02

@@ -15,11 +15,11 @@ from lrsearch.core.findings import (
     RankedSchedule,
     SweepFindings,
 )
-from lrsearch.core.schedule_names import schedule_name
 from lrsearch.core.stats import GainVerdict
 from lrsearch.core.study_plan import StageCost, StudyPlan
 from lrsearch.core.suggest import Bracket
 from lrsearch.report.tables import format_lr, html_list, html_table
+from lrsearch.schedules import schedule_name
 
 if TYPE_CHECKING:
     from rich.table import Table

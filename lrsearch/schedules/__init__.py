@@ -1,12 +1,9 @@
-"""Every decay method as data: build, curve, search space, code."""
+"""Every decay method as a value: its curve in numpy, its recipe for torch by name, its code.
 
-from __future__ import annotations
+This room knows no torch: `lrsearch.training.schedulers.build` makes the scheduler of a schedule.
+"""
 
-from collections.abc import Mapping
-from typing import Any
-
-from lrsearch.errors import InputError
-from lrsearch.schedules.base import Choice, Range, Schedule, SearchSpace, check_params
+from lrsearch.schedules.base import Schedule
 from lrsearch.schedules.cycles import CosineRestarts, Cyclic, OneCycle
 from lrsearch.schedules.decays import (
     Constant,
@@ -21,13 +18,22 @@ from lrsearch.schedules.decays import (
     TimeBased,
 )
 from lrsearch.schedules.phases import WSD, Warmup
-from lrsearch.schedules.plateau import Plateau, PlateauLR
+from lrsearch.schedules.plateau import Plateau
+from lrsearch.schedules.registry import (
+    BUILT_IN,
+    FAMILIES,
+    decay_names,
+    register,
+    schedule_from_dict,
+    schedule_name,
+    schedule_names,
+)
 from lrsearch.schedules.sweep import Sweep
 
 __all__ = [
+    "BUILT_IN",
     "FAMILIES",
     "WSD",
-    "Choice",
     "Constant",
     "Cosine",
     "CosineRestarts",
@@ -39,55 +45,15 @@ __all__ = [
     "Multiplicative",
     "OneCycle",
     "Plateau",
-    "PlateauLR",
     "Polynomial",
-    "Range",
     "Schedule",
-    "SearchSpace",
     "Step",
     "Sweep",
     "TimeBased",
     "Warmup",
+    "decay_names",
+    "register",
     "schedule_from_dict",
+    "schedule_name",
+    "schedule_names",
 ]
-
-FAMILIES: dict[str, type[Schedule]] = {
-    family.name: family
-    for family in (
-        Constant,
-        Step,
-        MultiStep,
-        Exponential,
-        TimeBased,
-        InverseTime,
-        Multiplicative,
-        Polynomial,
-        Plateau,
-        Cyclic,
-        OneCycle,
-        Cosine,
-        CosineRestarts,
-        Linear,
-        WSD,
-        Warmup,
-        Sweep,
-    )
-}
-
-
-def schedule_from_dict(data: Mapping[str, Any]) -> Schedule:
-    """The schedule that `to_dict` wrote; a parameter that is left out has its default.
-
-    Raises InputError for an unknown name or parameter, and for a value out of range.
-    """
-    if not isinstance(data, Mapping):
-        raise InputError("schedule", data, "is no table", 'give a table such as {"name": "cosine"}')
-    params = dict(data)
-    name = params.pop("name", None)
-    if not isinstance(name, str) or name not in FAMILIES:
-        raise InputError("schedule.name", name, "names no schedule", f"choose from {', '.join(FAMILIES)}")
-    family = FAMILIES[name]
-    check_params(family, params)
-    if "inner" in params:
-        params["inner"] = schedule_from_dict(params["inner"])
-    return family(**params)

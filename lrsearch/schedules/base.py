@@ -1,41 +1,20 @@
-"""What every schedule has in common: its data, its curve, its scheduler, its code, its search space."""
+"""What every schedule has in common: its data, its curve, its recipe for torch, its code."""
 
 from __future__ import annotations
 
 import math
 import sys
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, fields, replace
-from typing import Any, ClassVar, Self
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
 
 from lrsearch.errors import InputError
-from lrsearch.schedules.recipe import Stage, build_stages, code_lines
+from lrsearch.schedules.recipe import Stage, code_lines
 
 FloatArray = npt.NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Range:
-    """A search space's axis: any float from `low` to `high`, both included, on a log scale where `log`."""
-
-    low: float
-    high: float
-    log: bool = False
-
-
-@dataclass(frozen=True)
-class Choice:
-    """A search space's axis: one of `values`, each a JSON value (a tuple stands for a JSON list)."""
-
-    values: tuple[Any, ...]
-
-
-SearchSpace = dict[str, Range | Choice]
 
 
 @dataclass(frozen=True)
@@ -84,6 +63,9 @@ class Schedule(ABC):
     Update n (n = 0 … T-1) runs at `curve(lr, T)[n]`, where lr is the peak. Parameters are fractions of the
     horizon T and ratios to the peak, so that one schedule has the same shape at every horizon: where a
     docstring says nothing else, `curve(lr, T)` and `curve(lr, 10 * T)` agree at equal n/T.
+
+    A family of one's own is a frozen dataclass whose fields all have defaults, with a `name`, `_ratios` and
+    `_stages`; `_check` may raise InputError for a parameter. `lrsearch.schedules.register` makes it known.
     """
 
     name: ClassVar[str]
@@ -99,16 +81,13 @@ class Schedule(ABC):
         """The shortest horizon on which the family makes sense, in updates."""
         return 1
 
-    def build(
-        self, optimizer: Optimizer, total_steps: int, steps_per_epoch: int | None = None
-    ) -> LRScheduler:
-        """The torch scheduler on `optimizer`; call its `step()` once after every `optimizer.step()`.
+    def recipe(self, total_steps: int, steps_per_epoch: int | None = None) -> list[Stage]:
+        """The torch schedulers, named, that run one after the other over `total_steps` updates.
 
-        The optimizer's present lrs are the peaks; groups of different lr keep their ratios. Families that
-        act at epoch ends do so where `steps_per_epoch` is given. Raises InputError for a horizon that is no
-        count of updates, or too short for the family.
+        Families that act at epoch ends do so where `steps_per_epoch` is given. Raises InputError for a
+        horizon that is no count of updates, or too short for the family.
         """
-        return build_stages(self._stages(self._horizon(total_steps, steps_per_epoch)), optimizer)
+        return self._stages(self._horizon(total_steps, steps_per_epoch))
 
     def curve(self, lr: float, total_steps: int, steps_per_epoch: int | None = None) -> FloatArray:
         """The lr of every update, shape (total_steps,), for a peak `lr`: what the built scheduler yields."""
@@ -121,15 +100,6 @@ class Schedule(ABC):
         peak = f"# The optimizer is made first, with the schedule's peak: lr={float(lr)!r}"
         lines = self._code_lines(self._horizon(total_steps, steps_per_epoch))
         return "\n".join(["from torch.optim import lr_scheduler", "", peak, *lines, ""])
-
-    def search_space(self) -> SearchSpace:
-        """The parameters worth searching, each with its axis; empty where there is nothing to choose."""
-        return {}
-
-    def with_params(self, **params: Any) -> Self:
-        """The same schedule with some parameters changed; raises InputError for one it does not have."""
-        check_params(type(self), params)
-        return replace(self, **params)
 
     def to_dict(self) -> dict[str, Any]:
         """The schedule as plain JSON data: its name and its parameters."""

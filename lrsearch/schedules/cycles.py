@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import numpy as np
-from torch.optim.lr_scheduler import CosineAnnealingWarmRestarts, CyclicLR, OneCycleLR
 
-from lrsearch.schedules.base import Choice, FloatArray, Horizon, Range, Schedule, SearchSpace
-from lrsearch.schedules.recipe import CYCLE_MOMENTUM, Stage, scaled_peaks
+from lrsearch.schedules.base import FloatArray, Horizon, Schedule
+from lrsearch.schedules.recipe import HasMomentum, Peaks, Stage
 
 
 @dataclass(frozen=True)
@@ -37,14 +36,6 @@ class Cyclic(Schedule):
         modes = ("triangular", "triangular2", "exp_range")
         self._require("mode", self.mode in modes, "triangular, triangular2 or exp_range")
 
-    def search_space(self) -> SearchSpace:
-        """The number of triangles, their foot, and how their height falls."""
-        return {
-            "cycles": Choice((1, 2, 3, 4, 6, 8)),
-            "base": Range(0.05, 0.5, log=True),
-            "mode": Choice(("triangular", "triangular2", "exp_range")),
-        }
-
     def _ratios(self, horizon: Horizon) -> FloatArray:
         done = horizon.n / max(horizon.steps - 1, 1)
         cycle = np.floor(done * self.cycles)
@@ -55,15 +46,15 @@ class Cyclic(Schedule):
     def _stages(self, horizon: Horizon) -> list[Stage]:
         last = max(horizon.steps - 1, 1)
         arguments: dict[str, object] = {
-            "base_lr": scaled_peaks(self.base),
-            "max_lr": scaled_peaks(1),
+            "base_lr": Peaks(self.base),
+            "max_lr": Peaks(),
             "step_size_up": last / self.cycles / 2,
             "mode": self.mode,
-            "cycle_momentum": CYCLE_MOMENTUM,
+            "cycle_momentum": HasMomentum(),
         }
         if self.mode == "exp_range":
             arguments["gamma"] = self.end ** (1 / last)
-        return [Stage(horizon.steps, CyclicLR, arguments)]
+        return [Stage(horizon.steps, "CyclicLR", arguments)]
 
 
 @dataclass(frozen=True)
@@ -91,10 +82,6 @@ class OneCycle(Schedule):
         """Start, peak and end."""
         return 3
 
-    def search_space(self) -> SearchSpace:
-        """The share of the rise, and where it starts."""
-        return {"rise": Range(0.1, 0.5), "start": Range(0.01, 0.3, log=True)}
-
     def _ratios(self, horizon: Horizon) -> FloatArray:
         top = self._rise(horizon) * horizon.steps - 1
         last = horizon.steps - 1
@@ -104,14 +91,14 @@ class OneCycle(Schedule):
 
     def _stages(self, horizon: Horizon) -> list[Stage]:
         arguments = {
-            "max_lr": scaled_peaks(1),
+            "max_lr": Peaks(),
             "total_steps": horizon.steps,
             "pct_start": self._rise(horizon),
             "div_factor": 1 / self.start,
             "final_div_factor": self.start / self.final,
-            "cycle_momentum": CYCLE_MOMENTUM,
+            "cycle_momentum": HasMomentum(),
         }
-        return [Stage(horizon.steps, OneCycleLR, arguments)]
+        return [Stage(horizon.steps, "OneCycleLR", arguments)]
 
     def _rise(self, horizon: Horizon) -> float:
         """The share of the rise, at least the two updates and at most all but one that torch needs."""
@@ -137,10 +124,6 @@ class CosineRestarts(Schedule):
         self._require_count("cycles", 1, 20)
         self._require_count("growth", 1, 4)
 
-    def search_space(self) -> SearchSpace:
-        """The number of cycles, and how much longer each is than the one before."""
-        return {"cycles": Choice((2, 3, 4, 5)), "growth": Choice((1, 2))}
-
     def _ratios(self, horizon: Horizon) -> FloatArray:
         lengths = self._first(horizon) * np.float64(self.growth) ** np.arange(self.cycles)
         starts = np.cumsum(lengths) - lengths
@@ -149,7 +132,7 @@ class CosineRestarts(Schedule):
 
     def _stages(self, horizon: Horizon) -> list[Stage]:
         arguments = {"T_0": self._first(horizon), "T_mult": self.growth}
-        return [Stage(horizon.steps, CosineAnnealingWarmRestarts, arguments)]
+        return [Stage(horizon.steps, "CosineAnnealingWarmRestarts", arguments)]
 
     def _first(self, horizon: Horizon) -> int:
         units: int = sum(self.growth**cycle for cycle in range(self.cycles))

@@ -7,32 +7,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from torch.optim.lr_scheduler import (
-    ConstantLR,
-    CosineAnnealingLR,
-    ExponentialLR,
-    LambdaLR,
-    LinearLR,
-    MultiplicativeLR,
-    MultiStepLR,
-    PolynomialLR,
-    StepLR,
-)
 
-from lrsearch.schedules.base import (
-    Choice,
-    FloatArray,
-    Horizon,
-    Range,
-    Schedule,
-    SearchSpace,
-    is_fraction,
-    is_number,
-)
-from lrsearch.schedules.recipe import Argument, Stage
-
-_FINAL = Range(1e-3, 0.3, log=True)
-_GAMMA = Range(0.05, 0.7, log=True)
+from lrsearch.schedules.base import FloatArray, Horizon, Schedule, is_fraction, is_number
+from lrsearch.schedules.recipe import Function, Stage
 
 
 @dataclass(frozen=True)
@@ -45,7 +22,7 @@ class Constant(Schedule):
         return np.ones(horizon.steps)
 
     def _stages(self, horizon: Horizon) -> list[Stage]:
-        return [Stage(horizon.steps, ConstantLR, {"factor": 1.0, "total_iters": 0})]
+        return [Stage(horizon.steps, "ConstantLR", {"factor": 1.0, "total_iters": 0})]
 
 
 @dataclass(frozen=True)
@@ -64,16 +41,12 @@ class Step(Schedule):
     def _check(self) -> None:
         self._require_fraction("every", "gamma")
 
-    def search_space(self) -> SearchSpace:
-        """The distance between drops, from one drop to seven, and their size."""
-        return {"every": Range(0.125, 0.75), "gamma": _GAMMA}
-
     def _ratios(self, horizon: Horizon) -> FloatArray:
         return self.gamma ** (horizon.n // horizon.at_epoch_end(self.every))
 
     def _stages(self, horizon: Horizon) -> list[Stage]:
         arguments = {"step_size": horizon.at_epoch_end(self.every), "gamma": self.gamma}
-        return [Stage(horizon.steps, StepLR, arguments)]
+        return [Stage(horizon.steps, "StepLR", arguments)]
 
 
 @dataclass(frozen=True)
@@ -99,20 +72,13 @@ class MultiStep(Schedule):
         self._require("milestones", rising, "fractions between 0 and 1 in rising order")
         self._require_fraction("gamma")
 
-    def search_space(self) -> SearchSpace:
-        """The usual sets of milestones, and the size of the drops."""
-        return {
-            "milestones": Choice(((0.5, 0.75), (0.3, 0.6, 0.9), (0.6, 0.85), (0.8, 0.9))),
-            "gamma": _GAMMA,
-        }
-
     def _ratios(self, horizon: Horizon) -> FloatArray:
         drops = np.searchsorted(self._updates(horizon), horizon.n, side="right")
         return np.power(self.gamma, drops, dtype=np.float64)
 
     def _stages(self, horizon: Horizon) -> list[Stage]:
         arguments = {"milestones": self._updates(horizon), "gamma": self.gamma}
-        return [Stage(horizon.steps, MultiStepLR, arguments)]
+        return [Stage(horizon.steps, "MultiStepLR", arguments)]
 
     def _updates(self, horizon: Horizon) -> list[int]:
         return [horizon.at_epoch_end(fraction) for fraction in self.milestones]
@@ -129,15 +95,11 @@ class Exponential(Schedule):
     def _check(self) -> None:
         self._require_fraction("final")
 
-    def search_space(self) -> SearchSpace:
-        """What is left at the end."""
-        return {"final": _FINAL}
-
     def _ratios(self, horizon: Horizon) -> FloatArray:
         return np.exp(math.log(self.final) * horizon.n / horizon.steps)
 
     def _stages(self, horizon: Horizon) -> list[Stage]:
-        return [Stage(horizon.steps, ExponentialLR, {"gamma": self.final ** (1 / horizon.steps)})]
+        return [Stage(horizon.steps, "ExponentialLR", {"gamma": self.final ** (1 / horizon.steps)})]
 
 
 @dataclass(frozen=True)
@@ -156,10 +118,6 @@ class TimeBased(Schedule):
     def _check(self) -> None:
         self._require_fraction("final")
 
-    def search_space(self) -> SearchSpace:
-        """What is left at the end."""
-        return {"final": _FINAL}
-
     def _ratios(self, horizon: Horizon) -> FloatArray:
         logs = np.log1p(self._d(horizon) * horizon.n)
         ratios: FloatArray = np.exp(logs - np.cumsum(logs))
@@ -167,10 +125,8 @@ class TimeBased(Schedule):
 
     def _stages(self, horizon: Horizon) -> list[Stage]:
         d = self._d(horizon)
-        factor = Argument(
-            f"lambda n: 1 / (1 + {d!r} * max(n - 1, 0))", lambda *_: lambda n: 1 / (1 + d * max(n - 1, 0))
-        )
-        return [Stage(horizon.steps, MultiplicativeLR, {"lr_lambda": factor})]
+        factor = Function(f"lambda n: 1 / (1 + {d!r} * max(n - 1, 0))", lambda n: 1 / (1 + d * max(n - 1, 0)))
+        return [Stage(horizon.steps, "MultiplicativeLR", {"lr_lambda": factor})]
 
     def _d(self, horizon: Horizon) -> float:
         """The d with sum_{k<T} ln(1 + d * k) = -ln(final); 0 at T = 1, where no d shows."""
@@ -199,17 +155,13 @@ class InverseTime(Schedule):
     def _check(self) -> None:
         self._require_fraction("final")
 
-    def search_space(self) -> SearchSpace:
-        """What is left at the end."""
-        return {"final": _FINAL}
-
     def _ratios(self, horizon: Horizon) -> FloatArray:
         return 1 / (1 + self._d(horizon) * horizon.n)
 
     def _stages(self, horizon: Horizon) -> list[Stage]:
         d = self._d(horizon)
-        factor = Argument(f"lambda n: 1 / (1 + {d!r} * n)", lambda *_: lambda n: 1 / (1 + d * n))
-        return [Stage(horizon.steps, LambdaLR, {"lr_lambda": factor})]
+        factor = Function(f"lambda n: 1 / (1 + {d!r} * n)", lambda n: 1 / (1 + d * n))
+        return [Stage(horizon.steps, "LambdaLR", {"lr_lambda": factor})]
 
     def _d(self, horizon: Horizon) -> float:
         return (1 / self.final - 1) / horizon.steps
@@ -230,10 +182,6 @@ class Multiplicative(Schedule):
     def _check(self) -> None:
         self._require_fraction("final")
 
-    def search_space(self) -> SearchSpace:
-        """What is left at the end."""
-        return {"final": _FINAL}
-
     def _ratios(self, horizon: Horizon) -> FloatArray:
         every = horizon.epoch or 1
         return np.exp(math.log(self.final) * (horizon.n // every) * every / horizon.steps)
@@ -241,11 +189,11 @@ class Multiplicative(Schedule):
     def _stages(self, horizon: Horizon) -> list[Stage]:
         every = horizon.epoch or 1
         q = self.final ** (every / horizon.steps)
-        factor = Argument(
+        factor = Function(
             f"lambda n: {q!r} if n > 0 and n % {every} == 0 else 1.0",
-            lambda *_: lambda n: q if n > 0 and n % every == 0 else 1.0,
+            lambda n: q if n > 0 and n % every == 0 else 1.0,
         )
-        return [Stage(horizon.steps, MultiplicativeLR, {"lr_lambda": factor})]
+        return [Stage(horizon.steps, "MultiplicativeLR", {"lr_lambda": factor})]
 
 
 @dataclass(frozen=True)
@@ -259,15 +207,11 @@ class Polynomial(Schedule):
     def _check(self) -> None:
         self._require("power", is_number(self.power) and self.power > 0, "a finite number above 0")
 
-    def search_space(self) -> SearchSpace:
-        """The power: below 1 the lr falls late, above 1 early."""
-        return {"power": Range(0.5, 4.0, log=True)}
-
     def _ratios(self, horizon: Horizon) -> FloatArray:
         return (1 - horizon.n / horizon.steps) ** self.power
 
     def _stages(self, horizon: Horizon) -> list[Stage]:
-        return [Stage(horizon.steps, PolynomialLR, {"total_iters": horizon.steps, "power": self.power})]
+        return [Stage(horizon.steps, "PolynomialLR", {"total_iters": horizon.steps, "power": self.power})]
 
 
 @dataclass(frozen=True)
@@ -281,7 +225,7 @@ class Linear(Schedule):
 
     def _stages(self, horizon: Horizon) -> list[Stage]:
         arguments = {"start_factor": 1.0, "end_factor": 0.0, "total_iters": horizon.steps}
-        return [Stage(horizon.steps, LinearLR, arguments)]
+        return [Stage(horizon.steps, "LinearLR", arguments)]
 
 
 @dataclass(frozen=True)
@@ -297,4 +241,4 @@ class Cosine(Schedule):
         return (1 + np.cos(math.pi * horizon.n / horizon.steps)) / 2
 
     def _stages(self, horizon: Horizon) -> list[Stage]:
-        return [Stage(horizon.steps, CosineAnnealingLR, {"T_max": horizon.steps})]
+        return [Stage(horizon.steps, "CosineAnnealingLR", {"T_max": horizon.steps})]

@@ -3,20 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Self
+from typing import ClassVar
 
 import numpy as np
-from torch.optim.lr_scheduler import ConstantLR, LinearLR
 
-from lrsearch.schedules.base import (
-    FloatArray,
-    Horizon,
-    Range,
-    Schedule,
-    SearchSpace,
-    check_params,
-    is_number,
-)
+from lrsearch.schedules.base import FloatArray, Horizon, Schedule, is_number
 from lrsearch.schedules.decays import Constant
 from lrsearch.schedules.plateau import Plateau
 from lrsearch.schedules.recipe import Stage, lead_in, rise
@@ -45,11 +36,6 @@ class WSD(Schedule):
         together = self.warmup + self.cooldown <= 1
         self._require("cooldown", together, f"at most {1 - self.warmup:g}, what the warmup leaves")
 
-    def search_space(self) -> SearchSpace:
-        """The share of the decay."""
-        longest = min(0.8, 1 - self.warmup)
-        return {"cooldown": Range(min(0.1, longest), longest)}
-
     def _ratios(self, horizon: Horizon) -> FloatArray:
         warmup, stable, cooldown = self._phases(horizon)
         down = np.arange(cooldown, 0, -1) / cooldown
@@ -58,10 +44,10 @@ class WSD(Schedule):
     def _stages(self, horizon: Horizon) -> list[Stage]:
         warmup, stable, cooldown = self._phases(horizon)
         stages = [
-            Stage(cooldown, LinearLR, {"start_factor": 1.0, "end_factor": 0.0, "total_iters": cooldown})
+            Stage(cooldown, "LinearLR", {"start_factor": 1.0, "end_factor": 0.0, "total_iters": cooldown})
         ]
         if stable:
-            stages.insert(0, Stage(stable, ConstantLR, {"factor": 1.0, "total_iters": 0}))
+            stages.insert(0, Stage(stable, "ConstantLR", {"factor": 1.0, "total_iters": 0}))
         return lead_in(warmup, stages) if warmup else stages
 
     def _phases(self, horizon: Horizon) -> tuple[int, int, int]:
@@ -95,19 +81,6 @@ class Warmup(Schedule):
     def min_steps(self) -> int:
         """One update for the rise, and what the inner schedule needs."""
         return 1 + self.inner.min_steps
-
-    def search_space(self) -> SearchSpace:
-        """The share of the warmup, and the inner schedule's own axes as `inner.<parameter>`."""
-        inner = {f"inner.{key}": axis for key, axis in self.inner.search_space().items()}
-        return {"fraction": Range(0.01, 0.2, log=True), **inner}
-
-    def with_params(self, **params: Any) -> Self:
-        """The same schedule with some parameters changed, the inner one's as `inner.<parameter>`."""
-        own = {key: value for key, value in params.items() if not key.startswith("inner.")}
-        inner = {key.removeprefix("inner."): value for key, value in params.items() if key not in own}
-        check_params(type(self), own)
-        changed = replace(self, **own)
-        return replace(changed, inner=changed.inner.with_params(**inner))
 
     def _ratios(self, horizon: Horizon) -> FloatArray:
         warmup, rest = self._split(horizon)

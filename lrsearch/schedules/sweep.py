@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from torch.optim.lr_scheduler import LambdaLR
+import numpy as np
 
-from lrsearch.core.curve import sweep_lrs
 from lrsearch.schedules.base import FloatArray, Horizon, Schedule, is_number
-from lrsearch.schedules.recipe import Argument, Stage
+from lrsearch.schedules.recipe import Function, Stage
 
 
 @dataclass(frozen=True)
@@ -62,14 +61,23 @@ class Sweep(Schedule):
             formula = f"{self._start!r} ** (1 - min(n, {last}) / {last})"
         else:
             formula = f"({self._start!r} + {1 - self._start!r} * min(n, {last}) / {last})"
+        factor = Function(f"lambda n: {formula}", lambda n: float(ratios[min(n, last)]))
+        courses = [_along(course) for course in self.courses]
+        return [Stage(horizon.steps, "LambdaLR", {"lr_lambda": courses or factor})]
 
-        if not self.courses:
-            factor = Argument(f"lambda n: {formula}", lambda *_: lambda n: float(ratios[min(n, last)]))
-            return [Stage(horizon.steps, LambdaLR, {"lr_lambda": factor})]
 
-        def along(course: Sequence[float]) -> Callable[[int], float]:
-            return lambda n: course[min(n, len(course) - 1)]
+def _along(course: Sequence[float]) -> Function:
+    last = len(course) - 1
+    return Function(f"lambda n: {list(course)!r}[min(n, {last})]", lambda n: course[min(n, last)])
 
-        sources = [f"lambda n: {list(course)!r}[min(n, {len(course) - 1})]" for course in self.courses]
-        factors = Argument(f"[{', '.join(sources)}]", lambda *_: [along(course) for course in self.courses])
-        return [Stage(horizon.steps, LambdaLR, {"lr_lambda": factors})]
+
+def sweep_lrs(min_lr: float, max_lr: float, steps: int, spacing: str = "log") -> FloatArray:
+    """Learning rates of a sweep, one a step, from `min_lr` to `max_lr`.
+
+    ``log``: ``lr_i = min_lr * q**i`` with ``q = (max_lr / min_lr) ** (1 / (steps - 1))``, i = 0 … steps - 1;
+    ``linear``: evenly spaced. Source: Smith 2015; Gugger 2018.
+    """
+    fraction = np.arange(steps) / (steps - 1)
+    if spacing == "log":
+        return np.asarray(min_lr * (max_lr / min_lr) ** fraction, dtype=np.float64)
+    return np.asarray(min_lr + (max_lr - min_lr) * fraction, dtype=np.float64)

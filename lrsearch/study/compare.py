@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lrsearch.core.comparison import ComparedStudy, Comparison, ComparisonRow, compare_studies
-from lrsearch.core.schedule_names import schedule_name
 from lrsearch.errors import InputError
+from lrsearch.schedules import schedule_name
 from lrsearch.study.result import StudyResult, load_study
 from lrsearch.tracking.folder import find_folder
 

@@ -11,9 +11,9 @@ from lrsearch.core.answer import Answer, StageResult
 from lrsearch.core.conclude import Evidence, conclude
 from lrsearch.core.confirm import Confirmed
 from lrsearch.core.stages import Base
-from lrsearch.core.study_plan import SWEEP_STEPS, StudyPlan, load_plan
+from lrsearch.core.study_plan import SWEEP_STEPS, StudyPlan
 from lrsearch.core.suggest import Bracket
-from lrsearch.core.sweep_plan import SweepPlan
+from lrsearch.core.sweep_plan import SweepPlan, validated
 from lrsearch.errors import InputError, RecordError
 from lrsearch.files import write_json
 from lrsearch.tracking.folder import FORMAT, StudyFolder, check_format
@@ -117,7 +117,7 @@ def load_config(folder: StudyFolder) -> StudyConfig:
         values = json.loads(folder.plan.read_text(encoding="utf-8"))
         check_format(folder.plan, values.pop("format", None))
         values.pop("plan_hash")
-        plan = load_plan(values.pop("plan"))
+        plan = validated(StudyPlan, **values.pop("plan"))
         return StudyConfig(plan=plan, settings=tuple(values.pop("settings")), **values)
     except FileNotFoundError:
         curve = folder.path / "curve.png"

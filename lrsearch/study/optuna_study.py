@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import sqlite3
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,18 +25,12 @@ from sqlalchemy import event
 from sqlalchemy.exc import SQLAlchemyError
 
 from lrsearch.core.response import Observation
-from lrsearch.core.schedule_names import schedule_name, schedule_names
 from lrsearch.core.study_plan import HIGHEST_LR, LOWEST_LR, STAGES, StageName, StudyPlan
 from lrsearch.core.trial import TrialResult, TrialSpec
 from lrsearch.errors import RecordError, first_line
+from lrsearch.schedules import schedule_name
 from lrsearch.training.snapshot import single_threaded
 
-_AXES: dict[str, BaseDistribution] = {
-    "lr": FloatDistribution(LOWEST_LR, HIGHEST_LR, log=True),
-    "schedule": CategoricalDistribution(schedule_names()),
-    "seed": IntDistribution(0, 2**32),
-}
-"""Wide enough for every training: a parameter's bounds may not change within an Optuna study."""
 _KEY = "lrsearch.trial_key"
 
 log = logging.getLogger("lrsearch.study")
@@ -61,6 +55,7 @@ class Storage:
         self._path = path
         self._name = study
         self._plan = plan
+        self._axes = _axes(plan)
         self._studies: dict[StageName, optuna.Study] = {}
         self._storage = _open(path)
 
@@ -70,7 +65,7 @@ class Storage:
         study = self._study(spec)
         study.enqueue_trial(_params(spec), user_attrs=_attributes(spec))
         with _quiet():
-            return study.ask(_AXES)
+            return study.ask(self._axes)
 
     @_on_record()
     def tell(self, trial: optuna.Trial, result: TrialResult) -> None:
@@ -99,7 +94,7 @@ class Storage:
                 state=TrialState.FAIL if failed else TrialState.COMPLETE,
                 value=value,
                 params=_params(result.spec),
-                distributions=_AXES,
+                distributions=self._axes,
                 user_attrs=_attributes(result.spec) | ({"error": result.cause} if failed else {}),
                 constraints=None if failed else {"diverged": diverged},
             )
@@ -119,19 +114,26 @@ class Storage:
     def _study(self, spec: TrialSpec) -> optuna.Study:
         stage: StageName = spec.stage  # type: ignore[assignment]
         if stage not in self._studies:
-            with _quiet():
-                study = optuna.create_study(
-                    storage=self._storage,
-                    study_name=f"{self._name}/{stage}",
-                    direction=self._plan.objective.towards,
-                    load_if_exists=True,
-                )
+            study = self._open_study(stage)
+            if any(_differs(trial, self._axes) for trial in study.get_trials(deepcopy=False)):
+                # Other families were to be tried: Optuna does not take that; the journal fills it again.
+                optuna.delete_study(study_name=study.study_name, storage=self._storage)
+                study = self._open_study(stage)
             before = STAGES[STAGES.index(stage) - 1]
             study.set_user_attr("lrsearch.previous_stage", f"{self._name}/{before}")
             study.set_user_attr("lrsearch.plan", self._plan.hash)
             study.set_user_attr("lrsearch.objective", self._plan.objective.metric)
             self._studies[stage] = study
         return self._studies[stage]
+
+    def _open_study(self, stage: StageName) -> optuna.Study:
+        with _quiet():
+            return optuna.create_study(
+                storage=self._storage,
+                study_name=f"{self._name}/{stage}",
+                direction=self._plan.objective.towards,
+                load_if_exists=True,
+            )
 
     def _value(self, study: optuna.Study, result: TrialResult) -> tuple[float, float]:
         """What Optuna is told: the objective; of a diverged trial the worst feasible one known so far, else
@@ -208,6 +210,22 @@ def _hasty(storage: optuna.storages.RDBStorage) -> optuna.storages.RDBStorage:
     event.listen(storage.engine, "connect", prepare)
     storage.engine.dispose()
     return storage
+
+
+def _axes(plan: StudyPlan) -> dict[str, BaseDistribution]:
+    """Wide enough for every training of the plan: an axis may not change within an Optuna study."""
+    names = {"constant", *map(schedule_name, (plan.base_schedule, *plan.decay.families))}
+    names |= {f"warmup+{name}" for name in names if not name.startswith("warmup+")}
+    return {
+        "lr": FloatDistribution(LOWEST_LR, HIGHEST_LR, log=True),
+        "schedule": CategoricalDistribution(sorted(names)),
+        "seed": IntDistribution(0, 2**32),
+    }
+
+
+def _differs(trial: optuna.trial.FrozenTrial, axes: Mapping[str, BaseDistribution]) -> bool:
+    """Whether a trial was made on other axes; one that waits has none yet."""
+    return any(axis != axes[name] for name, axis in trial.distributions.items())
 
 
 def _params(spec: TrialSpec) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from lrsearch.core.study_plan import Objective, StudyPlan
 from lrsearch.core.sweep_plan import SweepPlan
 from lrsearch.core.trial import check_name
 from lrsearch.errors import InputError, LrsearchError, first_line, is_out_of_memory
-from lrsearch.schedules import Sweep, schedule_from_dict
+from lrsearch.schedules import schedule_from_dict
 from lrsearch.study.config import StudyConfig
 from lrsearch.study.subject import called, data_of, kwargs_of
 from lrsearch.training.custom_loop import CustomLoop
@@ -155,8 +155,6 @@ def with_whole_schedules(plan: StudyPlan, total_steps: int, steps_per_epoch: int
 
     def whole(data: Mapping[str, Any], steps: int) -> dict[str, Any]:
         schedule = schedule_from_dict(_facing(plan.objective, data))
-        if isinstance(schedule, Sweep):
-            raise InputError("schedule", data["name"], "is no decay", "leave it out of the plan")
         schedule.curve(1.0, steps, steps_per_epoch)
         return schedule.to_dict()
 

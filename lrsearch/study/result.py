@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Any
 from lrsearch.core.answer import Answer, Finalist, StageResult
 from lrsearch.core.observations import response_under
 from lrsearch.core.response import FittedResponse, Interval, Response, Tolerance
-from lrsearch.core.schedule_names import schedule_name
 from lrsearch.core.stats import Noise
 from lrsearch.core.trial import TrialResult
-from lrsearch.schedules import Schedule, schedule_from_dict
+from lrsearch.schedules import schedule_from_dict, schedule_name
 from lrsearch.study.config import StudyConfig, load_config
 from lrsearch.study.files import read_result
 from lrsearch.tracking.folder import StudyFolder, find_folder
@@ -25,6 +24,8 @@ from lrsearch.tracking.sync import Mirror
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
+
+    from lrsearch.training.schedulers import TorchSchedule
 
 
 @dataclass(frozen=True, repr=False)
@@ -49,9 +50,11 @@ class StudyResult(RecordStatus):
         return self.answer.lr
 
     @property
-    def schedule(self) -> Schedule:
+    def schedule(self) -> TorchSchedule:
         """The decay schedule; ``result.schedule.build(optimizer, total_steps)`` makes the torch scheduler."""
-        return schedule_from_dict(self.answer.schedule)
+        from lrsearch.training.schedulers import TorchSchedule
+
+        return TorchSchedule(schedule_from_dict(self.answer.schedule))
 
     @property
     def interval(self) -> Interval:
@@ -104,8 +107,8 @@ class StudyResult(RecordStatus):
 
     def code(self) -> str:
         """The lines to paste into a training script, with torch alone."""
-        config = self.config
-        return self.schedule.code(self.lr, config.total_steps, config.steps_per_epoch)
+        config, schedule = self.config, schedule_from_dict(self.answer.schedule)
+        return schedule.code(self.lr, config.total_steps, config.steps_per_epoch)
 
     def summary(self) -> dict[str, float]:
         """The metrics of the study's run in MLflow."""

@@ -11,9 +11,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from lrsearch.core.schedule_names import schedule_name
 from lrsearch.core.study_plan import STAGES
 from lrsearch.errors import RecordError
+from lrsearch.schedules import schedule_name
 from lrsearch.tracking.entries import RunStart
 from lrsearch.tracking.folder import StudyFolder, home
 from lrsearch.tracking.progress import load_state

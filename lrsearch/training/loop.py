@@ -10,9 +10,10 @@ from typing import Any, Protocol
 from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler
 
-from lrsearch.schedules import PlateauLR, Schedule
+from lrsearch.schedules import Schedule
 from lrsearch.training.batches import Batches
 from lrsearch.training.portable_state import RandomStates, State
+from lrsearch.training.schedulers import PlateauLR, build
 from lrsearch.training.untrained import BadBatch, DivergedError
 from lrsearch.training.update import Training
 
@@ -106,7 +107,7 @@ def fit(
     plateau is told the objective. With `checkpoints` it begins where an earlier training was kept, as if that
     had never stopped. Raises InputError where the first batch shows that loss, loader or model do not fit.
     """
-    scheduler = schedule.build(training.optimizer, steps, steps_per_epoch)
+    scheduler = build(schedule, training.optimizer, steps, steps_per_epoch)
     random_states = None if checkpoints is None else checkpoints.random_states
     batches = Batches(training.train_loader, steps * training.accumulate, random_states, training.seed)
     progress = Progress(training, scheduler, batches)

@@ -174,7 +174,7 @@ def _lrs_when_built(train: TrainFunction, lr: float, steps: int, device: torch.d
     trial = Trial(
         spec, device, record=lambda *_: None, monitor=lambda *_: "looked_at", objective="train/loss"
     )
-    trial.schedule = look = _Look(trial.schedule.schedule, lr)
+    trial.schedule = look = _Look(trial.schedule.value, lr)
     with preserve_random_state():
         seed_everything(spec.seed)
         try:

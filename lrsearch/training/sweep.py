@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from lrsearch.core.curve import RangeTestCurve, sweep_lrs
+from lrsearch.core.curve import RangeTestCurve
 from lrsearch.core.observer import Observer
 from lrsearch.core.stopping import make_stop_rule
 from lrsearch.core.sweep_plan import SweepPlan
 from lrsearch.errors import InputError
 from lrsearch.schedules import Sweep
+from lrsearch.schedules.sweep import sweep_lrs
 from lrsearch.training.custom_loop import CustomLoop
 from lrsearch.training.subjects import FIRST_STEPS, FromTask, ModelInUse, SweepOrder
 from lrsearch.training.untrained import say_passed_over, say_raised

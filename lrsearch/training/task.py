@@ -88,9 +88,7 @@ class Task:
         """Makes the model on `device`, where a loss that is a module goes too; see `preserve`."""
         model = self.model()
         if not isinstance(model, nn.Module):
-            raise InputError(
-                "Task.model", self.model, f"returned {a_kind_of(model)}", "return an nn.Module"
-            )
+            raise InputError("Task.model", self.model, f"returned {a_kind_of(model)}", "return an nn.Module")
         check_initialised(model)
         if isinstance(self.loss, nn.Module):
             self.loss.to(device)

@@ -14,24 +14,25 @@ from torch.optim.lr_scheduler import LRScheduler
 from lrsearch.core.divergence import Divergence
 from lrsearch.core.trial import Direction, TrialResult, TrialSpec, check_name
 from lrsearch.errors import InputError, StopTrial
-from lrsearch.schedules import PlateauLR, Schedule, Sweep, schedule_from_dict
+from lrsearch.schedules import Schedule, Sweep, schedule_from_dict
 from lrsearch.schedules.base import FloatArray
 from lrsearch.training.metrics import as_number
 from lrsearch.training.optimizers import group_lrs
+from lrsearch.training.schedulers import PlateauLR, TorchSchedule
 from lrsearch.training.trial_log import Monitor, Record, TrialLog
 
 _LR_TOLERANCE = 1e-6
 _NOTHING: Mapping[str, float] = {}
 
 
-class TrialSchedule:
+class TrialSchedule(TorchSchedule):
     """The trial's schedule; remembers what it built, so that its lr and its plateau can be followed.
 
     All lrs are in units of the trial's: the optimizer may be made with a multiple of it.
     """
 
-    def __init__(self, schedule: Schedule, lr: float) -> None:
-        self.schedule = schedule
+    def __init__(self, value: Schedule, lr: float) -> None:
+        super().__init__(value)
         self.scheduler: LRScheduler | None = None
         self.scale = 1.0
         """The trial's lr over that of the optimizer's first group with an lr above 0, when it was built."""
@@ -53,11 +54,11 @@ class TrialSchedule:
         self.scale = scale = self._lr / lrs[number] if lrs[number] > 0 else 1.0
         lr = optimizer.param_groups[number]["lr"]
         self._rounding = torch.finfo(lr.dtype).eps if isinstance(lr, torch.Tensor) else 0.0
-        self.scheduler = self.schedule.build(optimizer, total_steps, steps_per_epoch)
-        if isinstance(self.schedule, Sweep) and self.schedule.courses:
-            self._planned = self._lr * np.array(self.schedule.courses[number])
+        self.scheduler = super().build(optimizer, total_steps, steps_per_epoch)
+        if isinstance(self.value, Sweep) and self.value.courses:
+            self._planned = self._lr * np.array(self.value.courses[number])
         else:
-            self._planned = self.schedule.curve(self._lr, total_steps, steps_per_epoch)
+            self._planned = self.curve(self._lr, total_steps, steps_per_epoch)
 
         def note_lr(optimizer: Optimizer, *_: Any) -> None:
             self._lr_used = scale * float(optimizer.param_groups[number]["lr"])

@@ -37,10 +37,10 @@ from lrsearch.core.executor import ImmediateExecutor
 from lrsearch.core.observer import Observer
 from lrsearch.core.procedure import run_stages
 from lrsearch.core.response import Observation
-from lrsearch.core.schedule_names import schedule_name
 from lrsearch.core.study_plan import StudyPlan, load_plan
 from lrsearch.core.suggest import Bracket
 from lrsearch.core.trial import MetricSummary, TrialResult, TrialSpec
+from lrsearch.schedules import schedule_name
 
 DATA_SETS = ("naval_propulsion", "parkinsons_telemonitoring", "protein_structure", "slice_localization")
 LRS = (5e-4, 1e-3, 5e-3, 1e-2, 5e-2, 1e-1)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from lrsearch.core.curve import Array, RangeTestCurve, sweep_lrs
+from lrsearch.core.curve import Array, RangeTestCurve
+from lrsearch.schedules.sweep import sweep_lrs
 
 FALL, WALL = 10**-2.5, 10**-0.3
 """Where the clean U has lost half of its height, and where it climbs again."""

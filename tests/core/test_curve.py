@@ -1,4 +1,4 @@
-"""Learning rates of a sweep, the two ways to smooth, and the record of a curve."""
+"""The two ways to smooth, and the record of a curve."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lrsearch.core.curve import Array, RangeTestCurve, smooth, sweep_lrs, windowed_median, windows
+from lrsearch.core.curve import Array, RangeTestCurve, smooth, windowed_median, windows
+from lrsearch.schedules.sweep import sweep_lrs
 from tests.core.curves import default_lrs, nan_tail, u_curve
 
 PROPERTY = settings(derandomize=True, deadline=None, max_examples=100)
@@ -17,29 +18,6 @@ PROPERTY = settings(derandomize=True, deadline=None, max_examples=100)
 steps = st.integers(10, 1000)
 low = st.floats(1e-9, 1e-1)
 ratio = st.floats(1.5, 1e9)
-
-
-@PROPERTY
-@given(low, ratio, steps, st.sampled_from(["log", "linear"]))
-def test_a_sweep_starts_and_ends_exactly(low: float, ratio: float, steps: int, spacing: str) -> None:
-    lrs = sweep_lrs(low, low * ratio, steps, spacing)
-    assert (len(lrs), lrs[0]) == (steps, low)
-    assert lrs[-1] == pytest.approx(low * ratio, rel=1e-12)
-
-
-@PROPERTY
-@given(low, ratio, steps)
-def test_log_spacing_has_a_constant_ratio(low: float, ratio: float, steps: int) -> None:
-    lrs = sweep_lrs(low, low * ratio, steps)
-    np.testing.assert_allclose(lrs[1:] / lrs[:-1], ratio ** (1 / (steps - 1)), rtol=1e-12)
-
-
-@PROPERTY
-@given(low, ratio, steps)
-def test_linear_spacing_has_a_constant_difference(low: float, ratio: float, steps: int) -> None:
-    lrs = sweep_lrs(low, low * ratio, steps, "linear")
-    difference = low * (ratio - 1) / (steps - 1)
-    np.testing.assert_allclose(np.diff(lrs), difference, rtol=1e-9)
 
 
 @PROPERTY

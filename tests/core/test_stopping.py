@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lrsearch.core.curve import Array, RangeTestCurve, smooth, sweep_lrs
+from lrsearch.core.curve import Array, RangeTestCurve, smooth
 from lrsearch.core.stopping import FourTimesRule, RiseRule, StopRule, make_stop_rule
 from lrsearch.core.suggest import suggest
+from lrsearch.schedules.sweep import sweep_lrs
 from tests.core.curves import default_lrs, falling_losses, noise, u_losses
 
 PROPERTY = settings(derandomize=True, deadline=None, max_examples=200)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -56,3 +57,65 @@ def test_another_metric_does_not_inherit_the_direction() -> None:
     assert (other.towards, other.use) == ("minimize", "best")
     assert plan.with_changes(objective={"metric": "val/score"}).objective.towards == "maximize"
     assert plan.with_changes(seed=3).objective.towards == "maximize"
+
+
+# --- its schedules ----------------------------------------------------------------------------------------
+
+WARM_SWEEP = {"name": "warmup", "inner": {"name": "sweep"}}
+WRONG: dict[str, tuple[dict[str, Any], str]] = {
+    "family": ({"decay": {"families": ["linear", "cosin"]}}, r"decay.families\[1\].name='cosin': names no "),
+    "base": (
+        {"base_schedule": "cosin"},
+        r"base_schedule.name='cosin': names no schedule; choose from .*cosine",
+    ),
+    "inner": (
+        {"base_schedule": {"name": "warmup", "inner": {"name": "cosin"}}},
+        r"base_schedule.inner.name='cosin': names no schedule; choose from .*cosine",
+    ),
+    "no-name": ({"base_schedule": {}}, r"base_schedule.name=None: names no schedule; choose from "),
+    "family-is-the-sweep": (
+        {"decay": {"families": ["sweep"]}},
+        r"decay.families\[0\].name='sweep': is no decay; choose from constant, .*, plateau$",
+    ),
+    "base-is-the-sweep": (
+        {"base_schedule": "sweep"},
+        r"base_schedule.name='sweep': is no decay; choose from ",
+    ),
+    "sweep-behind-a-warmup": ({"decay": {"families": [WARM_SWEEP]}}, r"warmup.inner=Sweep.*; choose a sched"),
+    "parameter": (
+        {"decay": {"families": [{"name": "step", "gama": 0.1}]}},
+        r"step.gama=0.1: the schedule has no such parameter; choose from every, gamma",
+    ),
+    "value": (
+        {"base_schedule": {"name": "wsd", "cooldown": 3.0}},
+        r"wsd.cooldown=3.0: is out of range; choose",
+    ),
+    "inner-is-text": (
+        {"decay": {"families": [{"name": "warmup", "inner": "cosine"}]}},
+        r"decay.families\[0\].inner='cosine': is no table; give ",
+    ),
+}
+
+
+@pytest.mark.parametrize(("table", "message"), WRONG.values(), ids=WRONG)
+def test_a_wrong_schedule_is_named_as_soon_as_the_plan_is_loaded(
+    table: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        load_plan(table)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(InputError, match=message):
+        load_plan(load_plan().with_changes(**table))
+
+
+def test_a_wrong_schedule_in_a_file_is_named_too(tmp_path: Path) -> None:
+    file = tmp_path / "plan.toml"
+    file.write_text('[decay]\nfamilies = ["constant", "liner"]\n')
+    with pytest.raises(InputError, match=r"decay.families\[1\].name='liner': names no schedule; choose from"):
+        load_plan(file)
+
+
+def test_a_warmup_may_be_in_a_plan() -> None:
+    warm = {"name": "warmup", "inner": {"name": "cosine"}}
+    plan = load_plan({"base_schedule": warm, "decay": {"families": [warm, "linear"]}})
+    assert (plan.base_schedule, plan.decay.families[1]) == (warm, {"name": "linear"})

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lrsearch.core.curve import Array, RangeTestCurve, sweep_lrs
+from lrsearch.core.curve import Array, RangeTestCurve
 from lrsearch.core.suggest import (
     RULES,
     Bracket,
@@ -22,6 +22,7 @@ from lrsearch.core.suggest import (
     read_shape,
     suggest,
 )
+from lrsearch.schedules.sweep import sweep_lrs
 from tests.core.curves import (
     FALL,
     WALL,

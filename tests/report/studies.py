@@ -18,11 +18,11 @@ from lrsearch.core.findings import (
 )
 from lrsearch.core.observations import observe
 from lrsearch.core.response import Response
-from lrsearch.core.schedule_names import SIMPLICITY
 from lrsearch.core.stats import Candidate, Gain, gain_over
 from lrsearch.core.study_plan import StudyPlan, load_plan
 from lrsearch.core.suggest import Bracket
 from lrsearch.core.trial import MetricSummary, TrialResult, TrialSpec
+from lrsearch.schedules import BUILT_IN
 
 STEPS = 200
 BEST = {"constant": (0.05, 0.36), "linear": (0.1, 0.33), "cosine": (0.1, 0.335)}
@@ -121,7 +121,7 @@ def answer_of(
         )
         for name, (lr, _) in BEST.items()
     }
-    order = sorted(BEST, key=SIMPLICITY.index)
+    order = sorted(BEST, key=BUILT_IN.index)
     finalists = tuple(
         Finalist(
             candidate.name,

@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 from lrsearch.core.answer import Answer
 from lrsearch.core.conclude import finalists_of
 from lrsearch.core.confirm import Confirmed
-from lrsearch.core.schedule_names import schedule_name, schedule_names
 from lrsearch.core.stats import Candidate, decide
 from lrsearch.core.study_plan import StudyPlan
 from lrsearch.core.trial import Configuration
 from lrsearch.report.page import page
 from lrsearch.report.page_tables import Row, paired_table
 from lrsearch.report.study_tables import answer_lines, remark_lines, study_table
+from lrsearch.schedules import schedule_name, schedule_names
 from lrsearch.study.description import describe_study
 from tests.report.studies import answer_of, plan_of, stages_of
 from tests.report.test_page import data_of

@@ -14,13 +14,14 @@ import numpy as np
 import pytest
 
 from lrsearch.core.answer import Answer, WarningName
-from lrsearch.core.curve import RangeTestCurve, sweep_lrs
+from lrsearch.core.curve import RangeTestCurve
 from lrsearch.core.stats import Gain
 from lrsearch.core.suggest import suggest
 from lrsearch.core.trial import TrialResult
 from lrsearch.report.page import draw, page
 from lrsearch.report.page_tables import cost_rows, paired_table, trial_rows
 from lrsearch.report.study_page_data import Commands, Origin, ReportData
+from lrsearch.schedules.sweep import sweep_lrs
 from tests.report.studies import BEST, STEPS, answer_of, plan_of, stages_of, trial, with_gain
 
 SECTIONS = [

@@ -13,9 +13,9 @@ from matplotlib.lines import Line2D
 
 from lrsearch.core.answer import StageResult
 from lrsearch.core.response import Interval
-from lrsearch.core.schedule_names import SIMPLICITY, schedule_names
 from lrsearch.report.plots.range_test import file_axes, save
 from lrsearch.report.plots.study import plot_learning_curves, plot_response, plot_schedules, styles
+from lrsearch.schedules import BUILT_IN, schedule_names
 from tests.report.studies import BEST, STEPS, answer_of, loss_of, plan_of, stages_of, trial
 
 KINDS: dict[str, dict[str, Any]] = {
@@ -189,14 +189,14 @@ def test_constant_looks_the_same_in_every_plot() -> None:
     assert len(looks) == 1
 
 
-@pytest.mark.parametrize("name", SIMPLICITY)
+@pytest.mark.parametrize("name", BUILT_IN)
 def test_a_family_looks_the_same_beside_others(name: str) -> None:
-    assert styles([name])[name] == styles(SIMPLICITY)[name] == styles([f"{name} at 0.1"])[f"{name} at 0.1"]
+    assert styles([name])[name] == styles(BUILT_IN)[name] == styles([f"{name} at 0.1"])[f"{name} at 0.1"]
 
 
 def test_no_two_schedules_look_alike_without_colour() -> None:
-    shapes = [(style.marker, style.dashes) for style in styles(SIMPLICITY).values()]
-    assert len(set(shapes)) == len(SIMPLICITY)
+    shapes = [(style.marker, style.dashes) for style in styles(BUILT_IN).values()]
+    assert len(set(shapes)) == len(BUILT_IN)
 
 
 def test_two_of_one_family_differ() -> None:

@@ -21,7 +21,7 @@ import psutil
 import pytest
 
 from lrsearch.core.answer import Answer, Finalist
-from lrsearch.core.curve import RangeTestCurve, sweep_lrs
+from lrsearch.core.curve import RangeTestCurve
 from lrsearch.core.response import Interval, Tolerance
 from lrsearch.core.stats import Gain
 from lrsearch.core.study_plan import STAGES, Objective, load_plan
@@ -29,6 +29,7 @@ from lrsearch.core.suggest import combine, suggest
 from lrsearch.core.sweep_plan import SweepPlan
 from lrsearch.core.trial import MetricSummary, TrialResult, TrialSpec
 from lrsearch.errors import RecordError
+from lrsearch.schedules.sweep import sweep_lrs
 from lrsearch.study.description import describe_study
 from lrsearch.study.record import About, StudyRecord
 from lrsearch.study.sweep_record import read_range_test

@@ -577,7 +577,7 @@ def test_a_schedule_that_is_left_out_later_is_a_warning() -> None:
     known = Known()
 
     def heedless(trial: Trial) -> None:
-        if trial.schedule.schedule.name in ("sweep", "constant"):
+        if trial.schedule.name in ("sweep", "constant"):
             known(trial)
             return
         optimizer = torch.optim.SGD([nn.Parameter(torch.ones(1))], lr=trial.lr)

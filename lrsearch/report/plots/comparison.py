@@ -12,11 +12,11 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullForma
 
 from lrsearch.core.comparison import ComparedStudy, Comparison, ComparisonRow
 from lrsearch.core.response import Response
-from lrsearch.core.schedule_names import schedule_name
 from lrsearch.errors import InputError
 from lrsearch.report.plots.range_test import INK, new_axes
 from lrsearch.report.plots.study import Style, label_lrs, styles
 from lrsearch.report.tables import format_lr
+from lrsearch.schedules import schedule_name
 
 _FEWEST_LRS = 3
 """A curve through fewer lrs would be made up."""

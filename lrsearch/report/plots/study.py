@@ -16,19 +16,19 @@ from numpy.typing import ArrayLike
 from lrsearch.core.answer import Answer, StageResult
 from lrsearch.core.curve import Array
 from lrsearch.core.observations import response_under
-from lrsearch.core.schedule_names import SIMPLICITY, schedule_name
 from lrsearch.core.stats import Noise
 from lrsearch.core.study_plan import StudyPlan
 from lrsearch.core.trial import TrialResult
 from lrsearch.report.plots.range_test import ACCENT, INK, SHADE, new_axes
 from lrsearch.report.tables import format_lr
+from lrsearch.schedules import BUILT_IN, schedule_name
 
 _COLOURS = (INK, "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f5539")
 """Constant's, then those of Okabe and Ito that are seen on white, and a brown."""
 _MARKERS = ("o", "s", "D", "P", ">", "<", "h", "p", "8", "d", "H", (4, 1, 0))
 _DASHES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (6, 1, 1, 1, 1, 1)))
 _FIRST = ("constant", "linear", "cosine", "wsd", "step", "one_cycle")
-_FAMILIES = (*_FIRST, *(name for name in SIMPLICITY if name not in _FIRST))
+_FAMILIES = (*_FIRST, *(name for name in BUILT_IN if name not in _FIRST))
 
 _FEWEST_LRS = 3
 """A curve through fewer lrs would be made up."""

@@ -17,8 +17,8 @@ import numpy as np
 import torch
 
 import lrsearch
-from lrsearch.core.schedule_names import schedule_name
 from lrsearch.core.trial import TrialSpec
+from lrsearch.schedules import schedule_name
 from lrsearch.training.run_trial import run_trial
 from tests.bench.regret.oracle import FOLDER, Unheard
 from tests.bench.regret.replay import oracle

@@ -27,12 +27,12 @@ from lrsearch.core.curve import Array
 from lrsearch.core.executor import ImmediateExecutor
 from lrsearch.core.observer import Observer
 from lrsearch.core.procedure import bracket_of, run_stages
-from lrsearch.core.schedule_names import schedule_name
 from lrsearch.core.stages import Base
 from lrsearch.core.study_plan import load_plan
 from lrsearch.core.suggest import Suggestion, combine
 from lrsearch.core.trial import MetricSummary, TrialResult, TrialSpec
 from lrsearch.errors import StudyError
+from lrsearch.schedules import schedule_name
 from lrsearch.study.config import StudyConfig
 from lrsearch.study.optuna_study import propose
 from lrsearch.study.prepare import with_whole_schedules
