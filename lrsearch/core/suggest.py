@@ -12,12 +12,22 @@ from typing import Any, Literal
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
+from lrsearch.core import text
 from lrsearch.core.curve import SKIP_END, SKIP_START, Array, RangeTestCurve, windows
+from lrsearch.core.table import Row, Table
 
 Verdict = Literal["ok", "rules_disagree", "never_diverged", "flat", "only_rising", "too_few_points"]
 
 RULES = ("walls", "minimum", "steepest", "valley")
 """The rules side by side; the first is the suggestion."""
+
+RULE_READS = {
+    "walls": "a third of the way from where half of the fall is done to the edge",
+    "minimum": "a tenth of the lr at the running average's minimum",
+    "steepest": "where the loss falls fastest",
+    "valley": "halfway down the longest decrease",
+}
+GROUPS_READ = "lr is that of param group 0; the others keep their ratios to it"
 
 _FEWEST_POINTS = 20
 _BLOWN_UP = 2.0
@@ -79,10 +89,23 @@ class Suggestion:
         groups = tuple(values.get("groups", ()))
         return cls(**{**values, "bracket": bracket, "spread": spread, "groups": groups})
 
-    def _repr_html_(self) -> str:
-        from lrsearch.report.tables import suggestion_html
+    def to_table(self) -> Table:
+        """A row a value, with a remark: lr, verdict, bracket, every rule."""
+        found = f"rule {self.rule}" if self.lr else "the curve shows none"
+        rows: list[Row] = [("suggested lr", text.number(self.lr), found)]
+        if len(self.groups) > 1:
+            rows.append(("  of the groups", text.groups(self.groups), GROUPS_READ))
+        bracket = text.NONE if self.bracket is None else text.bracket(self.bracket.low, self.bracket.high)
+        rows += [
+            ("verdict", self.verdict, self.reason),
+            ("bracket", bracket, "where to search; its upper end is the edge"),
+        ]
+        rules = [name for name in RULES if name in self.rules]
+        rows += [(f"  {name}", text.number(self.rules[name]), RULE_READS[name]) for name in rules]
+        return Table(rows, title="suggestion")
 
-        return suggestion_html(self)
+    def _repr_html_(self) -> str:
+        return self.to_table().to_html()
 
 
 @dataclass(frozen=True)

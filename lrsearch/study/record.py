@@ -15,7 +15,7 @@ from lrsearch.core.suggest import Suggestion
 from lrsearch.core.sweep_plan import SweepPlan
 from lrsearch.core.trial import TrialResult, TrialSpec
 from lrsearch.errors import RecordError
-from lrsearch.study.description import describe_study, schedule_params
+from lrsearch.report.study import describe_study
 from lrsearch.study.sweep_record import STAGE, RangeTestRecord, data_inputs, read_range_test
 from lrsearch.tracking.destination import Destination
 from lrsearch.tracking.entries import Kind, Param, RunStart, as_params
@@ -345,3 +345,14 @@ def _read_runs(folder: StudyFolder) -> tuple[list[RunRecord], list[str]]:
         except RecordError as error:
             damage.append(str(error))
     return sorted(runs, key=lambda run: run.start.started), damage
+
+
+def schedule_params(schedule: Mapping[str, Any], prefix: str = "schedule") -> dict[str, Param]:
+    """The params `schedule` and `schedule.<param>`; a schedule inside another is flattened likewise."""
+    params: dict[str, Param] = {prefix: schedule["name"]}
+    for name, value in schedule.items():
+        if isinstance(value, Mapping):
+            params |= schedule_params(value, f"{prefix}.{name}")
+        elif name != "name":
+            params |= as_params({f"{prefix}.{name}": value})
+    return params

@@ -124,7 +124,7 @@ def search(
         if not isinstance(progress, bool):
             observers.append(progress)
         elif progress:
-            from lrsearch.report.study_progress import StudyProgress
+            from lrsearch.report.progress import StudyProgress
 
             observers.append(
                 stack.enter_context(StudyProgress(config.plan, config.total_steps, config.steps_per_epoch))

@@ -245,7 +245,10 @@ def test_a_dry_run_prints_the_plan_and_leaves_nothing(
     text = " ".join(answer.out.split())
     assert (answer.code, answer.err) == (0, "")
     assert [stage for stage in STAGES if stage not in text] == []
-    assert "at most 10.2 run-equivalents, that is 918 updates (a full training: 90 updates, 2 epochs)" in text
+    assert (
+        "at most 10.2 run-equivalents, that is 918 updates (a full training: 90 updates, 2 epochs of 45)"
+        in text
+    )
     assert updates == []
     assert not home.exists()
 

@@ -30,8 +30,8 @@ from lrsearch import InputError, RecordError, StudyResult, Task
 from lrsearch.core.answer import StageResult
 from lrsearch.core.study_plan import load_plan
 from lrsearch.core.trial import TrialResult, TrialSpec
-from lrsearch.report import stall
-from lrsearch.report.study_progress import StudyProgress
+from lrsearch.report import progress as shown_progress
+from lrsearch.report.progress import StudyProgress
 from lrsearch.study.task_source import load_task
 from lrsearch.tracking.folder import StudyFolder, find_folder
 from lrsearch.training.run_trial import run_trial
@@ -411,7 +411,7 @@ def shown(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> io
     """What is watched often, and written wide."""
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.setattr(stall, "_WATCH_S", 0.02)
+    monkeypatch.setattr(shown_progress, "_WATCH_S", 0.02)
     kind: type[io.StringIO] = request.param
     return kind()
 
@@ -419,12 +419,12 @@ def shown(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> io
 def test_a_loader_that_hangs_is_said_with_since_when(
     shown: io.StringIO, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stall, "_STALLED_S", 1000.0)
+    monkeypatch.setattr(shown_progress, "_STALLED_S", 1000.0)
 
     def hang(training: int, number: int, batch: Batch) -> Batch:
         if not second(training, number, 20):
             return batch
-        monkeypatch.setattr(stall, "_STALLED_S", 0.2)
+        monkeypatch.setattr(shown_progress, "_STALLED_S", 0.2)
         deadline = time.monotonic() + 20
         while "no step for" not in shown.getvalue() and time.monotonic() < deadline:
             time.sleep(0.01)
@@ -446,7 +446,7 @@ def test_a_loader_that_hangs_in_a_range_test_is_said_too(
         def __iter__(self) -> Iterator[Batch]:
             for _ in range(12):
                 yield torch.ones(4, 3), torch.ones(4, 1)
-            monkeypatch.setattr(stall, "_STALLED_S", 0.2)
+            monkeypatch.setattr(shown_progress, "_STALLED_S", 0.2)
             deadline = time.monotonic() + 20
             while "no step for" not in shown.getvalue() and time.monotonic() < deadline:
                 time.sleep(0.01)
@@ -466,7 +466,7 @@ def test_a_loader_that_hangs_in_a_range_test_is_said_too(
 def test_in_a_log_a_silence_is_said_each_time_it_has_doubled(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(stall, "_WATCH_S", 0.001)
+    monkeypatch.setattr(shown_progress, "_WATCH_S", 0.001)
     now = 0.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
     with StudyProgress(load_plan({"steps": 90}), 90) as progress:
