@@ -22,7 +22,7 @@ from lrsearch.schedules import schedule_from_dict
 from lrsearch.study.config import StudyConfig, load_config
 from lrsearch.study.sweep_record import STAGE
 from lrsearch.tracking import destination as destinations
-from lrsearch.tracking import records
+from lrsearch.tracking import entries
 from lrsearch.tracking.folder import StudyFolder, home
 from lrsearch.tracking.provenance import redact
 from lrsearch.tracking.reading import RunRecord, read_run
@@ -152,7 +152,7 @@ def _refuse_newer(path: Path) -> None:
         form = json.loads(line[9:])["format"]
     except (ValueError, KeyError, TypeError):
         return
-    if isinstance(form, int) and form > records.FORMAT:
+    if isinstance(form, int) and form > entries.FORMAT:
         raise RecordError(
             f"{path} is of format {form}: a newer lrsearch wrote it; update lrsearch to read it"
         )
