@@ -66,7 +66,7 @@ def status(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Say which studies and range tests there are, and how far each has come."""
+    """List the studies and range tests, and how far each has come."""
     with reporting(debug):
         from lrsearch.study.status import overview
         from lrsearch.study.status import status as status_of
@@ -161,7 +161,7 @@ def rm(
     yes: Annotated[bool, typer.Option("--yes", help="do not ask")] = False,
     debug: Debug = False,
 ) -> None:
-    """Remove the folder of a study or range test; what MLflow has stays."""
+    """Remove the folder of a study or range test; what MLflow has of it stays."""
     with reporting(debug):
         import shutil
 

@@ -188,7 +188,7 @@ def resume(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Go on with an interrupted study: nothing that is finished runs twice."""
+    """Continue an interrupted study; nothing that is finished runs again."""
     with reporting(debug, study=name), limited(max_time):
         if quiet:
             warnings.simplefilter("ignore")

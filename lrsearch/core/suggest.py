@@ -344,7 +344,7 @@ def combine(suggestions: Sequence[Suggestion]) -> Suggestion:
     bracket = Bracket(_middle([b.low for b in walls]), _middle([b.high for b in walls if b.high is not None]))
     lrs = [s.rules[RULES[0]] for s in numbered]
     reason = (
-        f"median of {len(numbered)} curves of {len(suggestions)}, from {min(lrs):.2g} to {max(lrs):.2g}; "
+        f"median of {len(numbered)} of {len(suggestions)} curves, from {min(lrs):.2g} to {max(lrs):.2g}; "
         f"the loss regained half of its fall by lr {bracket.high:.2g}"
     )
     combined = _with_verdict(rules, bracket, reason)

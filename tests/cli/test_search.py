@@ -446,7 +446,7 @@ def test_an_interrupted_study_says_how_to_go_on_and_does(cli: Command) -> None:
     ):
         returncode, out, err = end(words, number, when)
         assert (returncode, out) == (code, "")
-        assert err.splitlines()[-1] == f"lrsearch: {word}; lrsearch resume cut goes on"
+        assert err.splitlines()[-1] == f"lrsearch: {word}; continue with: lrsearch resume cut"
         assert "Traceback" not in err
 
     resumed = cli("resume", "cut", *NOWHERE, "--json")
@@ -479,7 +479,7 @@ def test_time_is_over_also_in_the_background_of_a_script(cli: Command) -> None:
 def test_a_changed_task_is_refused_with_the_difference(cli: Command) -> None:
     stopped = cli("search", "tasks.py:interrupted", "--name", "a b", *LONGER)
     assert (stopped.code, stopped.out) == (130, "")
-    assert stopped.err.splitlines()[-1] == "lrsearch: interrupted; lrsearch resume 'a b' goes on"
+    assert stopped.err.splitlines()[-1] == "lrsearch: interrupted; continue with: lrsearch resume 'a b'"
     Path("tasks.py").write_text(TASKS.replace("lr=lr)", "lr=lr, momentum=0.5)"))
     refused = cli("resume", "a b", *NOWHERE)
     assert (refused.code, refused.out, refused.err.count("\n")) == (2, "", 1)

@@ -310,7 +310,7 @@ def test_every_rule_and_both_ends_of_the_bracket_are_medians() -> None:
 def test_the_spread_is_the_lowest_and_highest_of_the_numbered_curves() -> None:
     combined = combine([numbered(0.02), unnumbered("flat"), numbered(0.01), numbered(0.07)])
     assert combined.spread == (0.01, 0.07)
-    assert "median of 3 curves of 4" in combined.reason
+    assert "median of 3 of 4 curves" in combined.reason
 
 
 OK, FLAT, RISING = numbered(0.01), unnumbered("flat"), unnumbered("only_rising")

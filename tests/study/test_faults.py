@@ -615,7 +615,7 @@ def test_a_full_disk_is_code_1_and_says_how_to_go_on(
     assert (answer.code, answer.out) == (1, "")
     assert answer.err.count("\n") == 1
     assert "cannot be written: No space left on device" in answer.err
-    assert answer.err.endswith("; once that is mended, lrsearch resume full goes on\n")
+    assert answer.err.endswith("; once that is fixed, continue with: lrsearch resume full\n")
     (small_disk / "filler").unlink()
     monkeypatch.delenv("FILL")
     assert cli("resume", "full", *WORDS, "--quiet").code == 0
