@@ -90,7 +90,7 @@ def test_a_nan_before_any_fall_is_a_rise() -> None:
 def test_a_sweep_that_died_early_is_told_so_and_not_to_take_20_steps() -> None:
     suggestion = suggest(nan_tail(kept=15))
     assert (suggestion.lr, suggestion.verdict) == (None, "too_few_points")
-    assert "ended at lr 1.6e-06" in suggestion.reason
+    assert "ended at lr 1.63e-06" in suggestion.reason
     assert "lower min_lr" in suggestion.reason
 
 
