@@ -67,7 +67,7 @@ class StallWatch:
         if silence is None:
             return ""
         since = time.strftime("%H:%M:%S UTC", time.gmtime(time.time() - silence))
-        return f", no step for {text.duration(silence, roughly=True)} (since {since})"
+        return f", no step for {text.duration(silence)} (since {since})"
 
     def __enter__(self) -> StallWatch:
         self._thread.start()

@@ -28,7 +28,7 @@ def answered(lab: Synthetic, plan: StudyPlan = PLAN, **found: Any) -> Answer:
 
 def findings(outcome: Outcome, plan: StudyPlan, **found: Any) -> Findings:
     stages = [StageResult(s.name, tuple(s.trials), s.cost) for s in outcome.stages]
-    usual: dict[str, Any] = {"bracketed": True, "facts": {}, "total_steps": STEPS}
+    usual: dict[str, Any] = {"bracketed": True, "model_info": {}, "total_steps": STEPS}
     return Findings(
         plan=plan, stages=stages, base=outcome.base, confirmed=outcome.confirmed, **{**usual, **found}
     )
@@ -150,7 +150,7 @@ def test_a_final_value_worse_than_the_best_is_said(overfits: float, said: bool) 
     ],
 )
 def test_lr_and_weight_decay_that_are_one_setting(facts: dict[str, float], said: bool) -> None:
-    warnings = answered(Synthetic(), facts=facts).warnings
+    warnings = answered(Synthetic(), model_info=facts).warnings
     assert ("lr_and_weight_decay_tuned_together" in warnings) is said
 
 
@@ -238,7 +238,7 @@ SITUATIONS: dict[WarningName, Callable[[], Answer]] = {
     "needs_warmup": needs_warmup,
     "objectives_disagree": disagrees,
     "overfitting": overfits,
-    "lr_and_weight_decay_tuned_together": lambda: answered(Synthetic(), facts=DECOUPLED),
+    "lr_and_weight_decay_tuned_together": lambda: answered(Synthetic(), model_info=DECOUPLED),
     "untrained": lambda: answered(NothingIsLearned()),
     "unstable": lambda: answered(OneSeedIsLost(gain=-0.02, shift=1.0)),
     "baseline_better": lambda: answered(TheBaselineIsBetter()),
