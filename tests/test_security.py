@@ -28,11 +28,10 @@ import lrsearch
 from lrsearch import InputError, RecordError
 from lrsearch.core.comparison import compare_studies
 from lrsearch.core.trial import MetricSummary
-from lrsearch.report.comparison_page import page as comparison_page
-from lrsearch.report.comparison_tables import comparison_html
-from lrsearch.report.study_tables import stage_html, study_html
-from lrsearch.report.tables import range_test_html, suggestion_html
-from lrsearch.study.description import describe_study
+from lrsearch.report.comparison import comparison_html
+from lrsearch.report.comparison import page as comparison_page
+from lrsearch.report.range_test import range_test_table
+from lrsearch.report.study import describe_study, study_html
 from lrsearch.study.executor import weights_path
 from lrsearch.study.task_source import load_task
 from lrsearch.study.ui import serve
@@ -42,8 +41,7 @@ from lrsearch.tracking.journal import RunJournal
 from lrsearch.training.run_trial import evaluate
 from tests.conftest import CHECKOUT, Command
 from tests.report.comparisons import studies_of
-from tests.report.studies import answer_of, plan_of, stages_of, trial
-from tests.report.test_page import data_of
+from tests.report.studies import answer_of, data_of, plan_of, stages_of, trial
 from tests.study.tasks import NOWHERE, Ends, digits, interrupt, runs, study
 
 WORDS = ("--tracking-uri", NOWHERE, "--sync-timeout", "0")
@@ -317,9 +315,9 @@ def test_a_notebook_shows_text_as_text() -> None:
     compared = [replace(s, name=f"{s.name}{MARKUP}", task=f"{s.name}{MARKUP}") for s in studies_of()]
     for shown in (
         study_html(answer, stages, MARKUP),
-        *(stage_html(stage) for stage in stages),
-        range_test_html(data.curves, suggestion, MARKUP),
-        suggestion_html(suggestion),
+        *(stage._repr_html_() for stage in stages),
+        range_test_table(data.curves, suggestion, MARKUP).to_html(),
+        suggestion._repr_html_(),
         comparison_html(compare_studies(compared)),
     ):
         assert {element.tag for element in html5lib.parse(shown, namespaceHTMLElements=False).iter()} <= PLAIN

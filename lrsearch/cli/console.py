@@ -30,7 +30,7 @@ def reporting(debug: bool, study: str | None = None) -> Iterator[None]:
     except TerminatedError as error:
         _fail(f"terminated; {_what_is_left(study)}", 143, error, debug)
     except RecordError as error:
-        goes_on = f"; once that is mended, {_what_is_left(study)}" if study and _is_begun(study) else ""
+        goes_on = f"; once that is fixed, {_what_is_left(study)}" if study and _is_begun(study) else ""
         _fail(f"{error}{goes_on}", 1, error, debug)
     except LrsearchError as error:
         _fail(str(error), 2 if isinstance(error, InputError) else 1, error, debug)
@@ -59,10 +59,12 @@ def limited(seconds: float | None) -> Iterator[None]:
 
 
 def _what_is_left(study: str | None) -> str:
-    """What an interruption leaves, and how a study goes on."""
+    """What an interruption leaves, and how to continue a study."""
     if study is None:
-        return "the model was put back, what was recorded is kept"
-    return f"lrsearch resume {shlex.quote(study)} goes on" if _is_begun(study) else "the study had not begun"
+        return "the model was restored, and what was recorded is kept"
+    if not _is_begun(study):
+        return "the study had not begun"
+    return f"continue with: lrsearch resume {shlex.quote(study)}"
 
 
 def _is_begun(study: str) -> bool:
@@ -96,13 +98,14 @@ def wait_for_mlflow(result: Any, timeout: float) -> None:
 
 
 def say_pending(state: str, folder: Any) -> None:
-    """Say how a record that MLflow has not got whole is sent later."""
+    """Say how a record that MLflow does not have in full is sent later."""
     if state == "pending":
         from lrsearch.tracking.progress import load_state
 
         kept = load_state(folder)
         reason = f" ({_store(folder)}: {kept.error})" if kept is not None and kept.error else ""
-        say(f"MLflow has not got everything yet{reason}; nothing is lost: lrsearch sync {_name(folder)}")
+        left = f"nothing is lost, send it with: lrsearch sync {_name(folder)}"
+        say(f"MLflow does not have everything yet{reason}; {left}")
 
 
 def opening(folder: Any) -> str:

@@ -29,12 +29,12 @@ SyncTimeout = Annotated[
     float, typer.Option(min=0, help="seconds to wait at the end until MLflow has everything")
 ]
 CheckpointEvery = Annotated[
-    float, typer.Option(metavar="SECONDS", help="how often a training is kept while it goes on")
+    float, typer.Option(metavar="SECONDS", help="how often a running training is checkpointed")
 ]
 MaxTime = Annotated[
     float | None,
     typer.Option(metavar="SECONDS", min=1, help="stop at the next step after so long, as Ctrl-C does"),
 ]
 Json = Annotated[bool, typer.Option("--json", help="print one JSON object on stdout")]
-Quiet = Annotated[bool, typer.Option("--quiet", help="say nothing but errors")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="print nothing but errors")]
 Debug = Annotated[bool, typer.Option("--debug", help="show the traceback of an error")]

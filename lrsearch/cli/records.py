@@ -24,7 +24,7 @@ def sync(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Send to MLflow what it has not got of a record, also to another or an emptied server."""
+    """Send MLflow whatever it lacks of a record; also fills another server, or an emptied one."""
     with reporting(debug):
         from lrsearch.tracking.folder import find_folder
         from lrsearch.tracking.sync import sync as run
@@ -41,12 +41,14 @@ def sync(
 @app.command()
 def report(
     name: Name,
-    out: Annotated[str | None, typer.Option(help="the page; else report.html in the study's folder")] = None,
+    out: Annotated[
+        str | None, typer.Option(help="where to write it; report.html in the study's folder by default")
+    ] = None,
     as_json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Write a study's report, one page that holds everything; of a half-done study what there is."""
+    """Write a study's report, a single self-contained page; an unfinished study shows what it has."""
     with reporting(debug):
         from lrsearch.study.gather import write_report
         from lrsearch.tracking.folder import find_folder
@@ -64,7 +66,7 @@ def status(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Say which studies and range tests there are, and how far each has come."""
+    """List the studies and range tests, and how far each has come."""
     with reporting(debug):
         from lrsearch.study.status import overview
         from lrsearch.study.status import status as status_of
@@ -76,11 +78,10 @@ def status(
         elif not found:
             typer.echo(f"there is nothing in {home()}")
         else:
-            from rich.console import Console
+            from lrsearch.report.table import print_table
+            from lrsearch.study.status import status_table
 
-            from lrsearch.report.tables import status_table
-
-            Console().print(status_table([entry.cells() for entry in found]))
+            print_table(status_table(found))
 
 
 @app.command()
@@ -91,7 +92,7 @@ def reproduce(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Train a study's winner again, and compare it with its record: exit code 1 where it is different."""
+    """Train a study's winner again and compare it with its record; exit code 1 if it differs."""
     with reporting(debug):
         from lrsearch.study.reproduce import reproduce as run
 
@@ -109,11 +110,11 @@ def reproduce(
 @app.command()
 def compare(
     names: Annotated[list[str], typer.Argument(metavar="NAME NAME …", help="the studies' names or folders")],
-    out: Annotated[Path | None, typer.Option(help="also write one page of HTML there")] = None,
+    out: Annotated[Path | None, typer.Option(help="also write an HTML page there")] = None,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Hold finished studies against each other, and say which differences are real."""
+    """Compare finished studies, and say which differences are real."""
     with reporting(debug):
         from lrsearch.study.compare import compare as run
 
@@ -147,7 +148,7 @@ def ui(
     port: Annotated[int, typer.Option(min=1, max=65535, help="port on this machine")] = 5000,
     debug: Debug = False,
 ) -> None:
-    """Start MLflow's own UI on the store of a study, on this machine only, and print the page's address."""
+    """Start MLflow's own UI on a study's store, on this machine only, and print its address."""
     with reporting(debug):
         from lrsearch.study.ui import serve
 
@@ -179,13 +180,12 @@ def rm(
 
 
 def _print_comparison(found: Any, page: Path | None) -> None:
-    from rich.console import Console
-
-    from lrsearch.report.comparison_tables import remark_lines, rich_tables, sentence
+    from lrsearch.report.comparison import remark_lines, sentence, tables
+    from lrsearch.report.table import print_table
 
     typer.echo(sentence(found.comparison))
-    for table in rich_tables(found.comparison):
-        Console().print(table)
+    for table in tables(found.comparison):
+        print_table(table)
     for line in remark_lines(found.comparison):
         typer.echo(line)
     if page is not None:

@@ -188,7 +188,7 @@ def resume(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Go on with an interrupted study: nothing that is finished runs twice."""
+    """Continue an interrupted study; nothing that is finished runs again."""
     with reporting(debug, study=name), limited(max_time):
         if quiet:
             warnings.simplefilter("ignore")
@@ -208,26 +208,24 @@ def resume(
 
 
 def _print_range_test(result: Any) -> None:
-    from rich.console import Console
+    from lrsearch.report.range_test import range_test_table
+    from lrsearch.report.table import print_table
 
-    from lrsearch.report.tables import range_test_table
-
-    Console().print(range_test_table(result.curves, result.suggestion, result.task))
+    print_table(range_test_table(result.curves, result.suggestion, result.task))
     if result.folder is not None:
         typer.echo(f"plot    {result.folder.path / 'curve.png'}")
         typer.echo(f"MLflow  {opening(result.folder)}")
 
 
 def _print_plan(config: Any, as_json: bool, quiet: bool) -> None:
-    from rich.console import Console
-
-    from lrsearch.report.study_tables import plan_dict, plan_table
+    from lrsearch.report.study import plan_dict, plan_table
+    from lrsearch.report.table import print_table
 
     about = (config.plan, config.total_steps, config.steps_per_epoch)
     if as_json:
         print_json(plan_dict(*about))
     elif not quiet:
-        Console().print(plan_table(*about))
+        print_table(plan_table(*about))
 
 
 def _print_study(result: Any, sync_timeout: float, as_json: bool, quiet: bool) -> None:
@@ -239,15 +237,14 @@ def _print_study(result: Any, sync_timeout: float, as_json: bool, quiet: bool) -
 
 
 def _print_answer(result: Any) -> None:
-    from rich.console import Console
-
-    from lrsearch.report.study_tables import answer_lines, remark_lines, study_table, warning_lines
+    from lrsearch.report.study import answer_lines, remark_lines, study_table, warning_lines
+    from lrsearch.report.table import print_table
 
     answer = result.answer
     for line in answer_lines(answer, result.cost):
         typer.echo(line)
     typer.echo()
-    Console().print(study_table(answer, result.stages))
+    print_table(study_table(answer, result.stages))
     for line in [*remark_lines(answer), *warning_lines(answer)]:
         typer.echo(line)
     typer.echo(f"folder  {result.folder.path}")

@@ -12,11 +12,14 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter
 
+from lrsearch.core import text
 from lrsearch.core.findings import Findings
 from lrsearch.core.response import Interval, Tolerance
 from lrsearch.core.stats import Gain
 from lrsearch.core.study_plan import StageName
+from lrsearch.core.table import Table
 from lrsearch.core.trial import Configuration, TrialResult
+from lrsearch.schedules import schedule_name
 
 WarningName = Literal[
     "no_bracket",
@@ -58,10 +61,22 @@ class StageResult:
         stage: StageResult = _adapter(StageResult).validate_python(values)
         return stage
 
-    def _repr_html_(self) -> str:
-        from lrsearch.report.study_tables import stage_html
+    def to_table(self) -> Table:
+        """A row a trial, with its final metrics, under what the stage found and cost."""
+        metrics = sorted({name for trial in self.trials for name in trial.metrics})
+        rows = []
+        for number, trial in enumerate(self.trials):
+            spec = trial.spec
+            finals = [trial.metrics[name].final if name in trial.metrics else None for name in metrics]
+            what = (str(number), text.number(spec.lr), schedule_name(spec.schedule), str(spec.seed))
+            rows.append((*what, trial.status, *map(text.amount, finals)))
+        columns = ("trial", "lr", "schedule", "seed", "status", *metrics)
+        found = text.stage_found(self.found)
+        title = f"{self.stage}: {found}; {text.number(self.cost)} run-equivalents"
+        return Table(rows, columns, title, numbers=(0, 1, 3, *range(5, len(columns))))
 
-        return stage_html(self)
+    def _repr_html_(self) -> str:
+        return self.to_table().to_html()
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from lrsearch.core.suggest import Bracket, Suggestion
+if TYPE_CHECKING:
+    from lrsearch.core.suggest import Suggestion
+
+
+@dataclass(frozen=True)
+class Bracket:
+    """Where the best lr is to be looked for; `high` is None where the loss never left its minimum."""
+
+    low: float
+    high: float | None
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from lrsearch.core.budget import Budget
 from lrsearch.core.confirm import Confirmed, confirm, margin_of
 from lrsearch.core.executor import Executor, Propose
 from lrsearch.core.findings import (
+    Bracket,
     CoarseFindings,
     ConfirmFindings,
     DecayFindings,
@@ -21,7 +22,7 @@ from lrsearch.core.observer import Observer
 from lrsearch.core.stage import Stage, readable
 from lrsearch.core.stages import Base, coarse, decay, fine
 from lrsearch.core.study_plan import StageName, StudyPlan
-from lrsearch.core.suggest import Bracket, Suggestion
+from lrsearch.core.suggest import Suggestion
 from lrsearch.schedules import schedule_name
 
 SOUND = ("ok", "rules_disagree", "never_diverged")

@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from lrsearch.core.executor import Propose
+from lrsearch.core.findings import Bracket
 from lrsearch.core.observations import observe
 from lrsearch.core.response import Observation, Response, Side
 from lrsearch.core.stage import Stage, readable
 from lrsearch.core.stats import Noise
 from lrsearch.core.study_plan import HIGHEST_LR, LOWEST_LR, StudyPlan
-from lrsearch.core.suggest import Bracket
 from lrsearch.core.trial import Configuration, TrialResult
 from lrsearch.errors import StudyError
 

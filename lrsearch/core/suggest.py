@@ -12,12 +12,23 @@ from typing import Any, Literal
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
+from lrsearch.core import text
 from lrsearch.core.curve import SKIP_END, SKIP_START, Array, RangeTestCurve, windows
+from lrsearch.core.findings import Bracket
+from lrsearch.core.table import Row, Table
 
 Verdict = Literal["ok", "rules_disagree", "never_diverged", "flat", "only_rising", "too_few_points"]
 
 RULES = ("walls", "minimum", "steepest", "valley")
 """The rules side by side; the first is the suggestion."""
+
+RULE_READS = {
+    "walls": "a third of the way from where half of the fall is done to the edge",
+    "minimum": "a tenth of the lr at the running average's minimum",
+    "steepest": "where the loss falls fastest",
+    "valley": "halfway down the longest decrease",
+}
+GROUPS_READ = "lr is that of param group 0; the others keep their ratios to it"
 
 _FEWEST_POINTS = 20
 _BLOWN_UP = 2.0
@@ -34,14 +45,6 @@ _NARROWEST_BRACKET = 10**1.5
 """The optimum lies within about one and a half decades below the edge (Smith 2015), also where a short sweep
 fell late.
 """
-
-
-@dataclass(frozen=True)
-class Bracket:
-    """Where the best lr is to be looked for; `high` is None where the loss never left its minimum."""
-
-    low: float
-    high: float | None
 
 
 @dataclass(frozen=True)
@@ -79,10 +82,23 @@ class Suggestion:
         groups = tuple(values.get("groups", ()))
         return cls(**{**values, "bracket": bracket, "spread": spread, "groups": groups})
 
-    def _repr_html_(self) -> str:
-        from lrsearch.report.tables import suggestion_html
+    def to_table(self) -> Table:
+        """A row a value, with a remark: lr, verdict, bracket, every rule."""
+        found = f"rule {self.rule}" if self.lr else "the curve shows none"
+        rows: list[Row] = [("suggested lr", text.number(self.lr), found)]
+        if len(self.groups) > 1:
+            rows.append(("  of the groups", text.groups(self.groups), GROUPS_READ))
+        bracket = text.NONE if self.bracket is None else text.bracket(self.bracket.low, self.bracket.high)
+        rows += [
+            ("verdict", self.verdict, self.reason),
+            ("bracket", bracket, "where to search; its upper end is the edge"),
+        ]
+        rules = [name for name in RULES if name in self.rules]
+        rows += [(f"  {name}", text.number(self.rules[name]), RULE_READS[name]) for name in rules]
+        return Table(rows, title="suggestion")
 
-        return suggestion_html(self)
+    def _repr_html_(self) -> str:
+        return self.to_table().to_html()
 
 
 @dataclass(frozen=True)
@@ -257,20 +273,22 @@ def _suggest(curve: RangeTestCurve) -> Suggestion:
         mend = f"give at least {_FEWEST_POINTS} steps"
         if curve.stopped_at is not None:
             ended = curve.lrs[curve.stopped_at - 1]
-            mend = f"the sweep ended at lr {ended:.2g}: lower min_lr, or give more steps"
+            mend = f"the sweep ended at lr {text.number(ended)}: lower min_lr, or give more steps"
             if curve.stop_reason == "rose":
-                mend = f"the loss blew up at lr {ended:.2g}: lower min_lr, or scale inputs and targets"
+                mend = (
+                    f"the loss blew up at lr {text.number(ended)}: lower min_lr, or scale inputs and targets"
+                )
         return _no_number(
             "too_few_points", f"{curve.steps} finite losses are too few to tell a fall from noise; {mend}"
         )
     shape = read_shape(curve)
-    span = f"{curve.recorded_lrs[0]:.2g} to {curve.recorded_lrs[-1]:.2g}"
+    span = text.bracket(curve.recorded_lrs[0], curve.recorded_lrs[-1])
     if shape.descent is None:
         if shape.blew_up:
             return _no_number(
                 "only_rising",
-                f"the loss blew up in the first steps, from {shape.initial:.3g}, and never fell below that "
-                "again; lower min_lr, or scale inputs and targets",
+                f"the loss blew up in the first steps, from {text.number(shape.initial)}, and never fell "
+                "below that again; lower min_lr, or scale inputs and targets",
             )
         if shape.rises:
             return _no_number(
@@ -287,14 +305,18 @@ def _suggest(curve: RangeTestCurve) -> Suggestion:
         "steepest": steepest_rule(curve, shape.bottom),
         "valley": valley_rule(curve, shape),
     }
-    fall = f"the loss fell from {shape.initial:.3g} to {shape.lowest:.3g}"
+    fall = f"the loss fell from {text.number(shape.initial)} to {text.number(shape.lowest)}"
     if shape.edge is None:
-        reason = f"{fall} and never regained half of that up to lr {curve.recorded_lrs[-1]:.2g}; raise max_lr"
+        last = text.number(curve.recorded_lrs[-1])
+        reason = f"{fall} and never regained half of that up to lr {last}; raise max_lr"
         return Suggestion(None, RULES[0], Bracket(shape.descent, None), "never_diverged", reason, rules)
     walls = walls_rule(shape.descent, shape.edge, bottom=float(curve.lrs[shape.bottom]))
     rules = {"walls": walls, **rules}
     low = min(shape.descent, shape.edge / _NARROWEST_BRACKET, walls)
-    reason = f"{fall}, half of it by lr {shape.descent:.2g}, and regained half by lr {shape.edge:.2g}"
+    reason = (
+        f"{fall}, was halfway at lr {text.number(shape.descent)}, "
+        f"and had regained half of that by lr {text.number(shape.edge)}"
+    )
     if shape.descent < curve.lrs[SKIP_START]:
         reason += "; the loss fell from the first steps on, so the bracket may lie lower: lower min_lr"
     return _with_verdict(rules, Bracket(low, shape.edge), reason)
@@ -321,8 +343,8 @@ def combine(suggestions: Sequence[Suggestion]) -> Suggestion:
     bracket = Bracket(_middle([b.low for b in walls]), _middle([b.high for b in walls if b.high is not None]))
     lrs = [s.rules[RULES[0]] for s in numbered]
     reason = (
-        f"median of {len(numbered)} curves of {len(suggestions)}, from {min(lrs):.2g} to {max(lrs):.2g}; "
-        f"the loss regained half of its fall by lr {bracket.high:.2g}"
+        f"median of {len(numbered)} of {len(suggestions)} curves, {text.bracket(min(lrs), max(lrs))}; "
+        f"the loss regained half of its fall by lr {text.number(bracket.high)}"
     )
     combined = _with_verdict(rules, bracket, reason)
     return Suggestion(**{**combined.__dict__, "spread": (min(lrs), max(lrs))})

@@ -41,7 +41,7 @@ class ComparisonResult:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON; what is absent is None."""
-        from lrsearch.report.comparison_tables import comparison_dict
+        from lrsearch.report.comparison import comparison_dict
 
         return comparison_dict(self.comparison)
 
@@ -65,14 +65,14 @@ class ComparisonResult:
 
         Raises InputError where the path cannot be written.
         """
-        from lrsearch.report.comparison_page import draw, page
+        from lrsearch.report.comparison import draw, page
         from lrsearch.study.gather import write_page
         from lrsearch.tracking.provenance import clean
 
         return write_page(page(self.comparison, draw(self.comparison), clean), Path(path))
 
     def _repr_html_(self) -> str:
-        from lrsearch.report.comparison_tables import comparison_html
+        from lrsearch.report.comparison import comparison_html
 
         return comparison_html(self.comparison)
 

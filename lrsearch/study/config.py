@@ -10,9 +10,9 @@ from typing import Any
 from lrsearch.core.answer import Answer, StageResult
 from lrsearch.core.conclude import Evidence, conclude
 from lrsearch.core.confirm import Confirmed
+from lrsearch.core.findings import Bracket
 from lrsearch.core.stages import Base
 from lrsearch.core.study_plan import SWEEP_STEPS, StudyPlan
-from lrsearch.core.suggest import Bracket
 from lrsearch.core.sweep_plan import SweepPlan, validated
 from lrsearch.errors import InputError, RecordError
 from lrsearch.files import write_json

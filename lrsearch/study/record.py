@@ -16,7 +16,7 @@ from lrsearch.core.sweep_plan import SweepPlan
 from lrsearch.core.trial import TrialResult, TrialSpec
 from lrsearch.errors import RecordError
 from lrsearch.files import writing
-from lrsearch.study.description import describe_study, schedule_params
+from lrsearch.report.study import describe_study
 from lrsearch.study.sweep_record import STAGE, RangeTestRecord, data_inputs, read_range_test
 from lrsearch.tracking.destination import Destination
 from lrsearch.tracking.entries import Kind, Param, RunStart, as_params
@@ -342,3 +342,14 @@ class TrialRecord:
     def _open(self, model_info: Mapping[str, Any]) -> RunJournal:
         self._journal = self._study._open_trial(self._spec, self._number, model_info)
         return self._journal
+
+
+def schedule_params(schedule: Mapping[str, Any], prefix: str = "schedule") -> dict[str, Param]:
+    """The params `schedule` and `schedule.<param>`; a schedule inside another is flattened likewise."""
+    params: dict[str, Param] = {prefix: schedule["name"]}
+    for name, value in schedule.items():
+        if isinstance(value, Mapping):
+            params |= schedule_params(value, f"{prefix}.{name}")
+        elif name != "name":
+            params |= as_params({f"{prefix}.{name}": value})
+    return params

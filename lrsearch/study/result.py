@@ -230,7 +230,7 @@ class StudyResult(RecordStatus):
         return rows
 
     def _repr_html_(self) -> str:
-        from lrsearch.report.study_tables import study_html
+        from lrsearch.report.study import study_html
 
         return study_html(self.answer, self.stages, self.name)
 

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 from lrsearch.core.answer import Answer, StageResult
 from lrsearch.core.budget import Budget
 from lrsearch.core.curve import RangeTestCurve
-from lrsearch.core.findings import SweepFindings
+from lrsearch.core.findings import Bracket, SweepFindings
 from lrsearch.core.observer import Observer, Observers
 from lrsearch.core.procedure import bracket_of, run_stages
 from lrsearch.core.response import Observation
 from lrsearch.core.study_plan import StageName, StudyPlan, load_plan
-from lrsearch.core.suggest import Bracket, combine, suggest
+from lrsearch.core.suggest import combine, suggest
 from lrsearch.errors import InputError
 from lrsearch.study.config import StudyConfig, load_config
 from lrsearch.study.executor import RecordingExecutor, weights_path
@@ -126,7 +126,7 @@ def search(
         keep_only(folder.checkpoints, () if changed else record.resumable)
         observer = Observer() if isinstance(progress, bool) else progress
         if progress is True:
-            from lrsearch.report.study_progress import StudyProgress
+            from lrsearch.report.progress import StudyProgress
 
             shown = StudyProgress(config.plan, config.total_steps, config.steps_per_epoch)
             observer = stack.enter_context(shown)

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from lrsearch.core import text
 from lrsearch.core.study_plan import STAGES
+from lrsearch.core.table import Row, Table
 from lrsearch.errors import RecordError
 from lrsearch.schedules import schedule_name
 from lrsearch.tracking.entries import RunStart
@@ -44,24 +46,23 @@ class Status:
         """Plain JSON."""
         return asdict(self)
 
-    def cells(self) -> tuple[str, ...]:
+    def cells(self) -> Row:
         """A row of a table: name, state, how far, answer, objective, in MLflow, when."""
-        far = f"{self.trials} trials" if self.kind == "study" else "range test"
+        far = text.count(self.trials, "trial") if self.kind == "study" else "range test"
         state = self.state if self.stage is None else f"{self.state} in {self.stage}"
-        answer = (
-            "–" if self.lr is None else f"lr {self.lr:.3g}" + (f", {self.schedule}" if self.schedule else "")
-        )
-        objective = "–" if self.objective is None else f"{self.metric} {self.objective:.4g}"
-        return self.name, state, far, answer, objective, self.tracking, f"{self.ago} ago"
+        schedule = f", {self.schedule}" if self.schedule else ""
+        answer = text.NONE if self.lr is None else f"lr {text.number(self.lr)}{schedule}"
+        objective = text.NONE
+        if self.objective is not None:
+            objective = f"{self.metric} {text.amount(self.objective)}"
+        ago = f"{text.duration(max(0.0, time.time() - self.changed), roughly=True)} ago"
+        return self.name, state, far, answer, objective, self.tracking, ago
 
-    @property
-    def ago(self) -> str:
-        """How long ago it was last written to, roughly."""
-        seconds = max(0.0, time.time() - self.changed)
-        for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
-            if seconds >= size:
-                return f"{seconds / size:.0f} {unit}"
-        return f"{seconds:.0f} s"
+
+def status_table(found: Sequence[Status]) -> Table:
+    """A row a study or range test."""
+    columns = ("name", "state", "trials", "answer", "objective", "MLflow", "last written")
+    return Table([entry.cells() for entry in found], columns)
 
 
 def overview() -> list[Status]:

@@ -14,7 +14,7 @@ from lrsearch.core.observer import Observer
 from lrsearch.core.suggest import Suggestion
 from lrsearch.core.sweep_plan import SweepPlan
 from lrsearch.files import write_json, writing
-from lrsearch.report.tables import GROUPS_READ, format_groups
+from lrsearch.report.range_test import describe_range_test
 from lrsearch.tracking.destination import Destination
 from lrsearch.tracking.entries import DataInput, Kind, RunStart, as_params
 from lrsearch.tracking.folder import StudyFolder, home
@@ -122,7 +122,8 @@ class RangeTestRecord(Observer):
             **{f"rule_{name}": lr for name, lr in suggestion.rules.items()},
         }
         self._main.summary({name: float(value) for name, value in summary.items() if value is not None})
-        self._main.tags({"lrsearch.verdict": suggestion.verdict, "mlflow.note.content": describe(suggestion)})
+        description = describe_range_test(suggestion)
+        self._main.tags({"lrsearch.verdict": suggestion.verdict, "mlflow.note.content": description})
 
     def __enter__(self) -> RangeTestRecord:
         return self
@@ -223,18 +224,6 @@ def write_curves(
     picture = folder.path / "curve.png"
     with writing(picture):
         save(plot_range_test(curves, suggestion, title=task, ax=file_axes()), picture)
-
-
-def describe(suggestion: Suggestion) -> str:
-    """The suggestion in Markdown, for a run's description."""
-    bracket = suggestion.bracket
-    lines = [f"**Learning rate {suggestion.lr:.3g}**" if suggestion.lr else "**No suggestion**"]
-    lines.append(f"Verdict `{suggestion.verdict}`: {suggestion.reason}.")
-    if len(suggestion.groups) > 1:
-        lines.append(f"Of the param groups: {format_groups(suggestion)}; {GROUPS_READ}.")
-    if bracket is not None:
-        lines.append(f"Bracket: {bracket.low:.3g} to {f'{bracket.high:.3g}' if bracket.high else 'open'}.")
-    return "\n\n".join(lines)
 
 
 def data_inputs(data: Mapping[str, Any]) -> tuple[DataInput, ...]:

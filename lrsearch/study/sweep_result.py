@@ -95,9 +95,9 @@ class RangeTest(RecordStatus):
         }
 
     def _repr_html_(self) -> str:
-        from lrsearch.report.tables import range_test_html
+        from lrsearch.report.range_test import range_test_table
 
-        return range_test_html(self.curves, self.suggestion, self.task)
+        return range_test_table(self.curves, self.suggestion, self.task).to_html()
 
 
 def load_range_test(folder: StudyFolder) -> RangeTest:

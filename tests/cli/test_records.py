@@ -42,7 +42,7 @@ def test_it_says_which_study_is_better_and_shows_both(cli: Command) -> None:
     done = cli("compare", "plain", "better")
     assert (done.code, done.err) == (0, "")
     assert "better has the best mean val/loss" in done.out
-    assert "beyond the noise between seeds it is better than plain" in done.out
+    assert "it is better than plain by more than the noise between seeds" in done.out
     shown = [line.split() for line in done.out.splitlines()]
     assert [words[0] for words in shown if words and words[-1].count(".")][:2] == ["plain", "better"]
 

@@ -245,7 +245,10 @@ def test_a_dry_run_prints_the_plan_and_leaves_nothing(
     text = " ".join(answer.out.split())
     assert (answer.code, answer.err) == (0, "")
     assert [stage for stage in STAGES if stage not in text] == []
-    assert "at most 10.2 run-equivalents, that is 918 updates (a full training: 90 updates, 2 epochs)" in text
+    assert (
+        "at most 10.2 run-equivalents, that is 918 updates (a full training: 90 updates, 2 epochs of 45)"
+        in text
+    )
     assert updates == []
     assert not home.exists()
 
@@ -443,7 +446,7 @@ def test_an_interrupted_study_says_how_to_go_on_and_does(cli: Command) -> None:
     ):
         returncode, out, err = end(words, number, when)
         assert (returncode, out) == (code, "")
-        assert err.splitlines()[-1] == f"lrsearch: {word}; lrsearch resume cut goes on"
+        assert err.splitlines()[-1] == f"lrsearch: {word}; continue with: lrsearch resume cut"
         assert "Traceback" not in err
 
     resumed = cli("resume", "cut", *NOWHERE, "--json")
@@ -476,7 +479,7 @@ def test_time_is_over_also_in_the_background_of_a_script(cli: Command) -> None:
 def test_a_changed_task_is_refused_with_the_difference(cli: Command) -> None:
     stopped = cli("search", "tasks.py:interrupted", "--name", "a b", *LONGER)
     assert (stopped.code, stopped.out) == (130, "")
-    assert stopped.err.splitlines()[-1] == "lrsearch: interrupted; lrsearch resume 'a b' goes on"
+    assert stopped.err.splitlines()[-1] == "lrsearch: interrupted; continue with: lrsearch resume 'a b'"
     Path("tasks.py").write_text(TASKS.replace("lr=lr)", "lr=lr, momentum=0.5)"))
     refused = cli("resume", "a b", *NOWHERE)
     assert (refused.code, refused.out, refused.err.count("\n")) == (2, "", 1)

@@ -14,11 +14,11 @@ from lrsearch.core.answer import StageResult
 from lrsearch.core.budget import Budget
 from lrsearch.core.confirm import Confirmed
 from lrsearch.core.executor import ImmediateExecutor
+from lrsearch.core.findings import Bracket
 from lrsearch.core.observer import Observer
 from lrsearch.core.procedure import run_stages
 from lrsearch.core.stages import Base
 from lrsearch.core.study_plan import StudyPlan
-from lrsearch.core.suggest import Bracket
 from lrsearch.core.trial import MetricSummary, TrialResult, TrialSpec
 from lrsearch.schedules import schedule_name
 from lrsearch.study.optuna_study import propose

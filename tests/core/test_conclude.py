@@ -14,7 +14,7 @@ from lrsearch.core.answer import Answer, WarningName
 from lrsearch.core.conclude import Evidence, conclude
 from lrsearch.core.study_plan import StudyPlan, load_plan
 from lrsearch.core.trial import TrialResult, TrialSpec
-from lrsearch.report.page_tables import MENDS
+from lrsearch.report.study_page_data import MENDS
 from tests.core.synthetic import INITIAL, STEPS, Outcome, Synthetic, study, summary
 
 PLAN = load_plan("default")

@@ -5,8 +5,8 @@ import math
 
 import pytest
 
+from lrsearch.core.findings import Bracket
 from lrsearch.core.study_plan import PRESETS, load_plan
-from lrsearch.core.suggest import Bracket
 from lrsearch.core.trial import TrialSpec
 from lrsearch.errors import StudyError
 from tests.core.synthetic import INITIAL, STEPS, Outcome, Synthetic, study

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lrsearch.core.curve import Array, RangeTestCurve
+from lrsearch.core.findings import Bracket
 from lrsearch.core.suggest import (
     RULES,
-    Bracket,
     Suggestion,
     Verdict,
     _longest_decrease,
@@ -91,7 +91,7 @@ def test_a_nan_before_any_fall_is_a_rise() -> None:
 def test_a_sweep_that_died_early_is_told_so_and_not_to_take_20_steps() -> None:
     suggestion = suggest(nan_tail(kept=15))
     assert (suggestion.lr, suggestion.verdict) == (None, "too_few_points")
-    assert "ended at lr 1.6e-06" in suggestion.reason
+    assert "ended at lr 1.63e-06" in suggestion.reason
     assert "lower min_lr" in suggestion.reason
 
 
@@ -311,7 +311,7 @@ def test_every_rule_and_both_ends_of_the_bracket_are_medians() -> None:
 def test_the_spread_is_the_lowest_and_highest_of_the_numbered_curves() -> None:
     combined = combine([numbered(0.02), unnumbered("flat"), numbered(0.01), numbered(0.07)])
     assert combined.spread == (0.01, 0.07)
-    assert "median of 3 curves of 4" in combined.reason
+    assert "median of 3 of 4 curves" in combined.reason
 
 
 OK, FLAT, RISING = numbered(0.01), unnumbered("flat"), unnumbered("only_rising")

@@ -7,8 +7,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from lrsearch.core.answer import Answer, Finalist, StageResult
+from lrsearch.core.curve import RangeTestCurve
 from lrsearch.core.findings import (
+    Bracket,
     CoarseFindings,
     ConfirmFindings,
     DecayFindings,
@@ -20,15 +24,28 @@ from lrsearch.core.observations import observe
 from lrsearch.core.response import Response
 from lrsearch.core.stats import Candidate, Gain, gain_over
 from lrsearch.core.study_plan import StudyPlan, load_plan
-from lrsearch.core.suggest import Bracket
+from lrsearch.core.suggest import suggest
 from lrsearch.core.trial import MetricSummary, TrialResult, TrialSpec
+from lrsearch.report.study_page_data import Commands, Origin, ReportData
 from lrsearch.schedules import BUILT_IN
+from lrsearch.schedules.sweep import sweep_lrs
 
 STEPS = 200
 BEST = {"constant": (0.05, 0.36), "linear": (0.1, 0.33), "cosine": (0.1, 0.335)}
 """The best lr of each schedule, and the loss there."""
 UNTRAINED = 2.3
 MARGIN = 0.00985
+FACTS: dict[str, Any] = {
+    "versions": {"python": "3.12.1", "torch": "2.13.0", "optuna": None},
+    "platform": "Linux",
+    "cpu": {"model": "Abacus 9", "count": 3},
+    "git": {"commit": "0123abcd", "dirty": True},
+    "command": "lrsearch search beans --name made",
+    "user": "ada",
+    "host": "engine",
+    "environment": {"OMP_NUM_THREADS": "1"},
+}
+"""The provenance of a process."""
 
 
 def loss_of(name: str, lr: float, seed: int = 0) -> float:
@@ -168,3 +185,60 @@ def with_gain(answer: Answer, name: str, gain: Gain | None) -> Answer:
         for finalist in answer.finalists
     )
     return replace(answer, finalists=finalists)
+
+
+def data_of(metric: str = "val/loss", **changed: Any) -> ReportData:
+    """A finished study made by hand."""
+    stages = changed.pop("stages", stages_of(metric))
+    lrs = sweep_lrs(1e-5, 10, 100)
+    loss = np.where(lrs < 1e-3, 2.3, np.where(lrs < 1, 1.2, 3.0))
+    curve = RangeTestCurve(lrs, loss + 0.01 * np.sin(np.arange(100)))
+    values: dict[str, Any] = {
+        "name": "made",
+        "task": "beans",
+        "state": "finished",
+        "problem": None,
+        "damage": [],
+        "plan": plan_of(metric),
+        "total_steps": STEPS,
+        "steps_per_epoch": 40,
+        "settings": {"model": "Net", "parameters": 12345, "weight_decay": 0.01},
+        "tags": {"team": "a"},
+        "data": {"train": {"name": "Beans", "items": 1000, "fingerprint": "feedbeef"}},
+        "stages": stages,
+        "answer": answer_of(stages, metric),
+        "so_far": None,
+        "code": "scheduler = LinearLR(optimizer)\n",
+        "curves": [curve],
+        "suggestion": suggest(curve),
+        "sweep_seconds": 3.0,
+        "schedules": {f"{name} at {lr}": np.full(STEPS, lr) for name, (lr, _) in BEST.items()},
+        "learning": {"val/loss": {"linear at 0.1": ([0, 100, 200], [2.3, 0.5, 0.33])}},
+        "origins": [Origin("2026-01-02 03:04:05 UTC", FACTS)],
+        "tracking": "sqlite:///mlflow.db, experiment lrsearch/beans",
+        "commands": Commands("lrsearch reproduce made", "lrsearch resume made", "lrsearch search beans"),
+        **changed,
+    }
+    return ReportData(**values)
+
+
+def unfinished(**changed: Any) -> ReportData:
+    """The same, interrupted in its coarse stage."""
+    parts: dict[str, Any] = {
+        "stages": [stages_of()[0], replace(stages_of()[1], found=None)],
+        "answer": None,
+        "code": None,
+        "learning": {},
+        "schedules": {},
+    }
+    return replace(data_of(), state="interrupted", **{**parts, **changed})
+
+
+def with_losses() -> ReportData:
+    """A study with a diverged training (lr 0.8, 25 updates) and one that raised."""
+    stages = list(stages_of())
+    spec = trial("coarse", "constant", 0.011).spec
+    error = "Traceback (most recent call last):\nValueError: no <b>luck</b>"
+    broken = TrialResult(spec, "failed", 50, 1.5, cause="ValueError", error=error)
+    stages[1] = replace(stages[1], trials=(*stages[1].trials, broken))
+    return data_of(stages=stages, answer=answer_of(stages_of()))

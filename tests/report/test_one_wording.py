@@ -16,15 +16,14 @@ from lrsearch.core.conclude import finalists_of
 from lrsearch.core.confirm import Confirmed
 from lrsearch.core.stats import Candidate, decide
 from lrsearch.core.study_plan import StudyPlan
+from lrsearch.core.table import Row
 from lrsearch.core.trial import Configuration
 from lrsearch.report.page import page
-from lrsearch.report.page_tables import Row, paired_table
-from lrsearch.report.study_tables import answer_lines, remark_lines, study_table
+from lrsearch.report.study import answer_lines, describe_study, remark_lines, study_table
+from lrsearch.report.study_page_data import finalist_table
 from lrsearch.schedules import schedule_name, schedule_names
-from lrsearch.study.description import describe_study
-from tests.report.studies import answer_of, plan_of, stages_of
-from tests.report.test_page import data_of
-from tests.report.test_study_tables import printed, words
+from tests.report.shown import printed, words
+from tests.report.studies import answer_of, data_of, plan_of, stages_of
 
 OBJECTIVES: list[dict[str, Any]] = [
     {"metric": "val/loss"},
@@ -113,9 +112,9 @@ ONE_SIDED = Case({0: {1000: 0.1458, 1001: 0.1756}, 1: {1000: 0.0988, 1001: 0.098
 
 def summary_of(answer: Answer, plan: StudyPlan) -> dict[str, Row]:
     """Of every finalist but the winner what its column shows: the difference, the bounds, the verdict."""
-    table = paired_table(answer, plan)
-    columns = range(2, len(table.head), 2)
-    return {table.head[k]: tuple(row[k + 1] for row in table.summary) for k in columns}
+    table = finalist_table(answer, plan)
+    columns = range(2, len(table.columns), 2)
+    return {table.columns[k]: tuple(row[k + 1] for row in table.foot) for k in columns}
 
 
 def bounds_of(shown: str) -> tuple[float, float] | None:
@@ -181,8 +180,8 @@ def test_no_page_contradicts_itself_or_another(case: Case) -> None:
     sentence = f"hether {' or '.join(open_)} differs from the winner, {answer.winner.name}, by more than"
     for text in (said, certainty, remarks[0], markdown):
         assert (sentence in text) is bool(open_)
-        assert ("is open" in text) is bool(open_)
-    assert ("Nothing: each difference lies on one side of the margin" in certainty) is not bool(open_)
+        assert ("leave open" in text) is bool(open_)
+    assert ("nothing, each difference lies on one side of the margin" in certainty) is not bool(open_)
     assert not [text for text in pages if "told apart" in text or "every finalist" in text]
 
     wrong = "highest" if plan.objective.towards == "minimize" else "lowest"

@@ -156,7 +156,7 @@ def test_a_range_test_is_no_study(here: Path) -> None:
 
 def test_an_unfinished_study_is_named(copied: Path) -> None:
     StudyFolder(copied / "b").result.unlink()
-    with pytest.raises(RecordError, match="b is not finished: lrsearch resume b goes on"):
+    with pytest.raises(RecordError, match="b is not finished; continue with: lrsearch resume b"):
         compare("a", "b")
 
 

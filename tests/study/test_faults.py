@@ -30,8 +30,8 @@ from lrsearch.core.answer import StageResult
 from lrsearch.core.observer import Observer
 from lrsearch.core.study_plan import load_plan
 from lrsearch.core.trial import TrialResult, TrialSpec
-from lrsearch.report import stall
-from lrsearch.report.study_progress import StudyProgress
+from lrsearch.report import progress as shown_progress
+from lrsearch.report.progress import StudyProgress
 from lrsearch.study.task_source import load_task
 from lrsearch.tracking.folder import StudyFolder, find_folder
 from lrsearch.training.run_trial import run_trial
@@ -411,7 +411,7 @@ def shown(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> io
     """What is watched often, and written wide."""
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.setattr(stall, "_WATCH_S", 0.02)
+    monkeypatch.setattr(shown_progress, "_WATCH_S", 0.02)
     kind: type[io.StringIO] = request.param
     return kind()
 
@@ -419,12 +419,12 @@ def shown(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> io
 def test_a_loader_that_hangs_is_said_with_since_when(
     shown: io.StringIO, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stall, "_STALLED_S", 1000.0)
+    monkeypatch.setattr(shown_progress, "_STALLED_S", 1000.0)
 
     def hang(training: int, number: int, batch: Batch) -> Batch:
         if not second(training, number, 20):
             return batch
-        monkeypatch.setattr(stall, "_STALLED_S", 0.2)
+        monkeypatch.setattr(shown_progress, "_STALLED_S", 0.2)
         deadline = time.monotonic() + 20
         while "no step for" not in shown.getvalue() and time.monotonic() < deadline:
             time.sleep(0.01)
@@ -434,7 +434,7 @@ def test_a_loader_that_hangs_is_said_with_since_when(
         study(Spoiled(hang).task(), "hanging", progress=True)
     end_own_mirror("hanging")
     said = shown.getvalue()
-    assert re.search(r"coarse 2 .*step 19/90, no step for 0 s \(since \d\d:\d\d:\d\d UTC\)", said)
+    assert re.search(r"coarse 2 .*step 19/90, no step for 0\.\d s \(since \d\d:\d\d:\d\d UTC\)", said)
     assert "no step" not in said[: said.index("step 19/90")]
     assert "lrsearch-progress" not in {thread.name for thread in threading.enumerate()}
 
@@ -446,7 +446,7 @@ def test_a_loader_that_hangs_in_a_range_test_is_said_too(
         def __iter__(self) -> Iterator[Batch]:
             for _ in range(12):
                 yield torch.ones(4, 3), torch.ones(4, 1)
-            monkeypatch.setattr(stall, "_STALLED_S", 0.2)
+            monkeypatch.setattr(shown_progress, "_STALLED_S", 0.2)
             deadline = time.monotonic() + 20
             while "no step for" not in shown.getvalue() and time.monotonic() < deadline:
                 time.sleep(0.01)
@@ -459,14 +459,14 @@ def test_a_loader_that_hangs_in_a_range_test_is_said_too(
             model, optimizer, nn.MSELoss(), Hanging(), steps=40, tracking=False, progress=True
         )
     said = shown.getvalue()
-    assert re.search(r"1[12]/40.*no step for 0 s \(since \d\d:\d\d:\d\d UTC\)", said)
+    assert re.search(r"1[12]/40.*no step for 0\.\d s \(since \d\d:\d\d:\d\d UTC\)", said)
     assert "lrsearch-progress" not in {thread.name for thread in threading.enumerate()}
 
 
 def test_in_a_log_a_silence_is_said_each_time_it_has_doubled(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(stall, "_WATCH_S", 0.001)
+    monkeypatch.setattr(shown_progress, "_WATCH_S", 0.001)
     now = 0.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
     with StudyProgress(load_plan({"steps": 90}), 90) as progress:
@@ -479,9 +479,9 @@ def test_in_a_log_a_silence_is_said_each_time_it_has_doubled(
                 threading.Event().wait(0.005)
             progress.trial_step(step)
     lines = [line for line in capsys.readouterr().err.splitlines() if "no step" in line]
-    assert [re.findall(r"step (\d)/90, no step for (\d\d) s", line) for line in lines] == [
-        [("0", "30")],
-        [("0", "60")],
+    assert [re.findall(r"step (\d)/90, no step for (.*?) \(", line) for line in lines] == [
+        [("0", "30 s")],
+        [("0", "1 min")],
     ]
 
 
@@ -592,7 +592,7 @@ def test_a_full_disk_is_code_1_and_says_how_to_go_on(
     assert (answer.code, answer.out) == (1, "")
     assert answer.err.count("\n") == 1
     assert "cannot be written: No space left on device" in answer.err
-    assert answer.err.endswith("; once that is mended, lrsearch resume full goes on\n")
+    assert answer.err.endswith("; once that is fixed, continue with: lrsearch resume full\n")
     (small_disk / "filler").unlink()
     monkeypatch.delenv("FILL")
     assert cli("resume", "full", *WORDS, "--quiet").code == 0

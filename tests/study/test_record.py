@@ -24,13 +24,12 @@ from lrsearch.core.answer import Answer, Finalist
 from lrsearch.core.curve import RangeTestCurve
 from lrsearch.core.response import Interval, Tolerance
 from lrsearch.core.stats import Gain
-from lrsearch.core.study_plan import STAGES, Objective, load_plan
+from lrsearch.core.study_plan import Objective, load_plan
 from lrsearch.core.suggest import combine, suggest
 from lrsearch.core.sweep_plan import SweepPlan
 from lrsearch.core.trial import MetricSummary, TrialResult, TrialSpec
 from lrsearch.errors import RecordError
 from lrsearch.schedules.sweep import sweep_lrs
-from lrsearch.study.description import describe_study
 from lrsearch.study.record import About, StudyRecord
 from lrsearch.study.sweep_record import read_range_test
 from lrsearch.tracking.folder import StudyFolder, create_folder
@@ -601,27 +600,6 @@ def test_a_folder_that_has_lost_the_studys_run_is_refused(folder: StudyFolder) -
     next(folder.journal.glob("study-*")).write_bytes(b"lost")
     with pytest.raises(RecordError, match=r"no study is recorded in .*study; .*has no beginning"):
         StudyRecord.resume(folder, NOWHERE, **ABOUT)
-
-
-def test_the_description_says_the_answer_and_how_sure_it_is() -> None:
-    gain = Gain(0.1, -0.05, 0.25, 0.9, "undecided")
-    found = answer(gain, warnings={"edge": "The best is the last."})
-    assert describe_study(found, PLAN, {"winner": "{run:1a}"}).split("\n\n")[:7] == [
-        "**Learning rate 0.2, schedule linear** (final 0.0): val/accuracy 0.91.",
-        "It beats constant.",
-        "90% interval of the best lr: 0.15 to 0.3 or higher. Within 0.004 of its objective: 0.1 to 0.4.",
-        "Decay: val/accuracy 0.1 better than without decay (90% bounds -0.05 to 0.25: undecided).",
-        "Undecided: whether constant differs from the winner, linear, by more than the margin, 0.004, is "
-        "open on these seeds.",
-        "- `edge`: The best is the last.",
-        "**See** [winner]({run:1a})",
-    ]
-
-
-def test_the_description_says_the_plan() -> None:
-    plan = describe_study(answer(), PLAN, {}).split("\n\n")[-2:]
-    assert plan[0].startswith("**Plan** quick: 5 epochs a training, at most 10 trainings' worth")
-    assert [line.split(":")[0] for line in plan[1].splitlines()] == [f"- {stage}" for stage in STAGES]
 
 
 @pytest.fixture(autouse=True)

@@ -10,12 +10,12 @@ from matplotlib.axes import Axes
 from matplotlib.markers import CARETDOWNBASE, CARETLEFTBASE, CARETRIGHTBASE, CARETUPBASE
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
 
+from lrsearch.core import text
 from lrsearch.core.comparison import ComparedStudy, Comparison, ComparisonRow
 from lrsearch.core.response import Response
 from lrsearch.errors import InputError
 from lrsearch.report.plots.range_test import INK, new_axes
 from lrsearch.report.plots.study import Style, label_lrs, styles
-from lrsearch.report.tables import format_lr
 from lrsearch.schedules import schedule_name
 
 _FEWEST_LRS = 3
@@ -59,7 +59,7 @@ def plot_comparison(comparison: Comparison, ax: Axes | None = None) -> Axes:
     ax.set_xlabel("learning rate (peak of the schedule)")
     ax.set_ylabel(f"{comparison.use} {comparison.metric}")
     best = comparison.best
-    ax.set_title(f"best: {_short(best.name)}, {comparison.metric} {best.objective:.4g}", fontsize=12)
+    ax.set_title(f"best: {_short(best.name)}, {comparison.metric} {text.amount(best.objective)}", fontsize=12)
     label_lrs(ax)
     _explain(ax)
     return ax
@@ -195,7 +195,7 @@ def _draw_size(ax: Axes, row: ComparisonRow, size: int, style: Style) -> None:
 
 
 def _label(row: ComparisonRow) -> str:
-    return f"{_short(row.name)}: {schedule_name(row.schedule)} at {format_lr(row.lr)}"
+    return f"{_short(row.name)}: {text.schedule_at(schedule_name(row.schedule), row.lr)}"
 
 
 def _short(name: str) -> str:
@@ -206,6 +206,6 @@ def _short(name: str) -> str:
 def _explain(ax: Axes) -> None:
     """The grid, and the legend below, in as many columns as its longest line leaves room for."""
     ax.grid(visible=True, which="major", color="0.92")
-    longest = max(len(text) for text in ax.get_legend_handles_labels()[1])
+    longest = max(len(label) for label in ax.get_legend_handles_labels()[1])
     columns = 3 if longest <= 18 else 2 if longest <= 32 else 1
     ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=columns, frameon=False, fontsize=9.5)

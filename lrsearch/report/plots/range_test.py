@@ -14,9 +14,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
+from lrsearch.core import text
 from lrsearch.core.curve import SKIP_END, SKIP_START, Array, RangeTestCurve
 from lrsearch.core.suggest import RULES, Suggestion
-from lrsearch.report.tables import format_groups
 
 _SIZE = (6.4, 4.8)
 _DPI = 160
@@ -76,9 +76,9 @@ def plot_range_test(
     ax.set_xlabel("learning rate of param group 0" if several else "learning rate")
     ax.set_ylabel("training loss")
     ax.xaxis.set_major_locator(LogLocator(base=10, numticks=12))
-    lr = format_groups(suggestion) if several else f"{suggestion.lr:.2g}" if suggestion.lr else ""
-    answer = f"lr {lr}" if suggestion.lr else "no suggestion"
-    ax.set_title(f"{title}: {answer} ({suggestion.verdict.replace('_', ' ')})", fontsize=12)
+    lr = text.groups(suggestion.groups) if several else text.number(suggestion.lr)
+    answer = "no suggestion" if suggestion.lr is None else f"lr {lr}"
+    ax.set_title(f"{title}: {answer} ({text.spaced(suggestion.verdict)})", fontsize=12)
     ax.grid(visible=True, which="major", color="0.92")
     figure = ax.get_figure(root=True)
     if figure is not None:
@@ -115,7 +115,9 @@ def _mark_bracket(ax: Axes, suggestion: Suggestion) -> None:
     limits = ax.get_xlim()
     ax.axvspan(bracket.low, right, color=SHADE, zorder=0, label="bracket")
     if bracket.high is not None:
-        ax.axvline(bracket.high, color=INK, linestyle=":", linewidth=1.6, label=f"edge {bracket.high:.2g}")
+        ax.axvline(
+            bracket.high, color=INK, linestyle=":", linewidth=1.6, label=f"edge {text.number(bracket.high)}"
+        )
     ax.set_xlim(limits)
 
 
@@ -135,5 +137,5 @@ def _mark_rules(ax: Axes, suggestion: Suggestion) -> None:
             color=ACCENT if chosen else "white",
             markeredgecolor=ACCENT if chosen else INK,
             markersize=8,
-            label=f"{_RULE_NAMES[name]} {lr:.2g}",
+            label=f"{_RULE_NAMES[name]} {text.number(lr)}",
         )

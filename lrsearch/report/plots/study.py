@@ -13,6 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from numpy.typing import ArrayLike
 
+from lrsearch.core import text
 from lrsearch.core.answer import Answer, StageResult
 from lrsearch.core.curve import Array
 from lrsearch.core.observations import response_under
@@ -20,7 +21,6 @@ from lrsearch.core.stats import Noise
 from lrsearch.core.study_plan import StudyPlan
 from lrsearch.core.trial import TrialResult
 from lrsearch.report.plots.range_test import ACCENT, INK, SHADE, new_axes
-from lrsearch.report.tables import format_lr
 from lrsearch.schedules import BUILT_IN, schedule_name
 
 _COLOURS = (INK, "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f5539")
@@ -90,14 +90,14 @@ def plot_response(
     view.draw(baseline, "Adam (baseline)", Style("0.45", "+", "-"))
     winner = schedule_name(answer.schedule)
     _draw_fit(ax, answer, plan, own, total_steps, look[winner].colour)
-    label = f"{'answer' if answer.finalists else 'best so far'}: {winner} at {format_lr(answer.lr)}"
+    found = text.schedule_at(winner, answer.lr)
+    label = f"{'answer' if answer.finalists else 'best so far'}: {found}"
     ring: dict[str, Any] = {"marker": "o", "fillstyle": "none", "markersize": 16, "markeredgewidth": 2.2}
     ax.plot(answer.lr, answer.objective, linestyle="none", color=ACCENT, zorder=6, label=label, **ring)
     view.explain_marks()
     ax.set_xlabel("learning rate (peak of the schedule)")
     ax.set_ylabel(f"{plan.objective.use} {answer.metric}")
-    found = f"{winner} at lr {format_lr(answer.lr)}"
-    ax.set_title(f"{found}: {answer.metric} {answer.objective:.4g}", fontsize=12)
+    ax.set_title(f"{found}: {answer.metric} {text.amount(answer.objective)}", fontsize=12)
     label_lrs(ax)
     _finish(ax)
     return ax
@@ -221,9 +221,7 @@ def _loss_limits(
 
 def _draw_interval(ax: Axes, answer: Answer) -> None:
     interval = answer.interval
-    low, high = (format_lr(lr) for lr in (interval.low, interval.high))
-    ends = f"{'≤ ' if interval.low_open else ''}{low} … {'≥ ' if interval.high_open else ''}{high}"
-    label = f"{interval.level:.0%} interval {ends}"
+    label = text.interval(interval)
     ax.axvspan(interval.low, interval.high, facecolor=SHADE, edgecolor="#b9c9da", zorder=0, label=label)
 
 

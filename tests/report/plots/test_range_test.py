@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,47 +11,13 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from lrsearch.core.curve import RangeTestCurve
-from lrsearch.core.suggest import RULES, Suggestion, combine, suggest
+from lrsearch.core.suggest import RULES
 from lrsearch.report.plots.range_test import file_axes, plot_range_test, save
-from tests.core.curves import (
-    default_lrs,
-    falling_losses,
-    nan_tail,
-    noise,
-    rising_losses,
-    u_curve,
-)
-
-LRS = default_lrs()
-
-
-def curve(losses: np.ndarray, **facts: int | str) -> RangeTestCurve:
-    return RangeTestCurve(LRS, np.asarray(losses, dtype=float), **facts)  # type: ignore[arg-type]
-
-
-CURVES: dict[str, tuple[RangeTestCurve, ...]] = {
-    "ok": (u_curve(),),
-    "ok, noisy": (u_curve(400, sd=0.05),),
-    "ok, three seeds": tuple(replace(u_curve(200, 0.05, seed), seed=seed) for seed in range(3)),
-    "ok, NaN tail": (nan_tail(),),
-    "never_diverged": (curve(falling_losses(LRS)),),
-    "flat": (curve(np.full(100, 2.3) + noise(100, 0.01)),),
-    "constant": (curve(np.full(100, 2.3)),),
-    "only_rising": (curve(rising_losses(LRS)),),
-    "too_few_points": (curve(falling_losses(LRS)[:12]),),
-    "one point": (curve(np.array([2.3]), stopped_at=2, stop_reason="not_finite"),),
-    "negative": (curve(u_curve().losses - 10),),
-    "explosion": (curve(np.where(np.arange(100) > 90, 1e30, u_curve().losses)),),
-}
-
-
-def answer(curves: tuple[RangeTestCurve, ...]) -> Suggestion:
-    return combine([suggest(curve) for curve in curves])
+from tests.report.curves import CURVES, LRS, suggestion_of
 
 
 def draw(name: str) -> Axes:
-    return plot_range_test(CURVES[name], answer(CURVES[name]), "digits", file_axes())
+    return plot_range_test(CURVES[name], suggestion_of(CURVES[name]), "digits", file_axes())
 
 
 def lines(ax: Axes, label: str) -> list[Line2D]:
@@ -70,7 +35,7 @@ def test_every_verdict_draws(name: str, tmp_path: Path) -> None:
     content = (tmp_path / "curve.png").read_bytes()
     assert content.startswith(b"\x89PNG")
     assert len(content) > 5000
-    assert answer(CURVES[name]).verdict.replace("_", " ") in ax.get_title()
+    assert suggestion_of(CURVES[name]).verdict.replace("_", " ") in ax.get_title()
     assert all(np.isfinite(ax.get_ylim()))
 
 
@@ -105,16 +70,16 @@ def test_lr_is_drawn_on_a_log_axis() -> None:
 
 def test_the_suggestion_and_every_rule_are_marked() -> None:
     ax = draw("ok")
-    found = answer(CURVES["ok"])
+    found = suggestion_of(CURVES["ok"])
     marks = [x_of(line)[0] for line in ax.get_lines() if len(x_of(line)) == 1]
     assert marks == [found.rules[rule] for rule in RULES]
     assert any(x_of(line) == [found.lr] * 2 for line in ax.get_lines())
-    assert f"{found.lr:.2g}" in ax.get_title()
+    assert f"lr {found.lr:.3g} " in ax.get_title()
 
 
 def test_the_bracket_is_shaded_and_the_edge_is_marked() -> None:
     ax = draw("ok")
-    bracket = answer(CURVES["ok"]).bracket
+    bracket = suggestion_of(CURVES["ok"]).bracket
     assert bracket is not None
     (shade,) = ax.patches
     left, right = shade.get_extents().transformed(ax.transData.inverted()).intervalx
@@ -156,7 +121,7 @@ ax = plot_range_test([u_curve()], suggest(u_curve()), "digits", file_axes())
 save(ax, Path({str(tmp_path)!r}) / "a.png")
 print("matplotlib.pyplot" in sys.modules)
 """
-    checkout = Path(__file__).parents[2]
+    checkout = Path(__file__).parents[3]
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=checkout)
     assert done.stdout.strip() == "False", done.stderr
     assert (tmp_path / "a.png").stat().st_size > 5000

@@ -14,8 +14,8 @@ import pytest
 from lrsearch.core.answer import StageResult
 from lrsearch.core.study_plan import StudyPlan
 from lrsearch.core.trial import TrialResult, TrialSpec
-from lrsearch.report import study_progress
-from lrsearch.report.study_progress import StudyProgress
+from lrsearch.report import progress as module
+from lrsearch.report.progress import StudyProgress
 from tests.report.studies import STEPS, plan_of, stages_of, trial
 
 PLAN = plan_of()
@@ -38,7 +38,7 @@ class Terminal(io.StringIO):
 def terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "160")
-    monkeypatch.setattr(study_progress, "_REFRESH_S", 0.0)  # every event is drawn
+    monkeypatch.setattr(module, "_REFRESH_S", 0.0)  # every event is drawn
     return Terminal()
 
 
@@ -81,7 +81,7 @@ def test_stage_training_and_best_are_shown(terminal: Terminal) -> None:
         run(progress, trial("coarse", "constant", 0.05), 0)
         progress.trial_begins(trial("coarse", "linear", 0.15, seed=3).spec, 1)
         progress.trial_step(60)
-        assert "coarse 2 · lr 0.15 linear · seed 3, step 60/200 · best val/loss 0.36 at 0.05" in last(
+        assert "coarse 2 · lr 0.15 linear · seed 3, step 60/200 · best val/loss 0.3600 at 0.05" in last(
             terminal
         )
 
@@ -94,9 +94,9 @@ def test_a_sweep_has_no_lr(terminal: Terminal) -> None:
 
 
 @pytest.mark.parametrize(("trials", "best"), [
-    ([("constant", 0.15, 200), ("constant", 0.05, 200), ("constant", 0.0375, 200)], "0.36 at 0.05"),
+    ([("constant", 0.15, 200), ("constant", 0.05, 200), ("constant", 0.0375, 200)], "0.3600 at 0.05"),
     ([("constant", 0.05, 50), ("constant", 0.15, 200)], "0.435"),  # a longer training counts for more
-    ([("constant", 0.05, 200), ("linear", 0.1, 50)], "0.36 at 0.05"),
+    ([("constant", 0.05, 200), ("linear", 0.1, 50)], "0.3600 at 0.05"),
     ([("constant", 0.15, 200), ("constant", 0.6, 200)], "0.435"),  # a diverged one counts for nothing
 ])  # fmt: skip
 def test_the_best_is_the_best_of_the_longest(
@@ -114,7 +114,7 @@ def test_of_an_accuracy_the_best_is_the_highest(terminal: Terminal) -> None:
         progress.stage_begins("coarse")
         for number, lr in enumerate((0.15, 0.05, 0.0375)):
             run(progress, trial("coarse", "constant", lr, metric="val/accuracy"), number)
-        assert "best val/accuracy 0.82 at 0.05" in last(terminal)
+        assert "best val/accuracy 0.8200 at 0.05" in last(terminal)
 
 
 def test_the_baseline_is_no_candidate(terminal: Terminal) -> None:
@@ -151,7 +151,7 @@ def test_the_time_left_is_that_of_the_budget_at_the_speed_until_now(
         progress.trial_begins(trial("coarse", "constant", 0.05).spec, 1)
         now = 10.0
         progress.trial_step(100)  # half a training in 10 s, 14.5 more at most
-        assert "at most 4:50 left" in last(terminal)
+        assert "at most 4 min 50 s left" in last(terminal)
 
 
 def test_late_in_a_study_no_more_is_left_than_its_stages_may_take(
@@ -165,7 +165,7 @@ def test_late_in_a_study_no_more_is_left_than_its_stages_may_take(
         progress.trial_begins(trial("confirm", "constant", 0.05).spec, 0)
         now = 60.0
         progress.trial_step(200)  # one of three in a minute
-        assert "at most 2:00 left" in last(terminal)
+        assert "at most 2 min left" in last(terminal)
 
 
 def test_nothing_of_it_stays_on_the_screen(terminal: Terminal) -> None:
@@ -184,7 +184,7 @@ def test_what_a_task_prints_stands_above(terminal: Terminal) -> None:
 
 
 def test_it_is_drawn_at_most_ten_times_a_second(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(study_progress, "_REFRESH_S", 0.1)
+    monkeypatch.setattr(module, "_REFRESH_S", 0.1)
     now = 0.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
     with shown(terminal) as progress:
