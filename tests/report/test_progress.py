@@ -13,7 +13,7 @@ import pytest
 
 from lrsearch.core.answer import StageResult
 from lrsearch.core.study_plan import StudyPlan
-from lrsearch.core.trial import TrialResult, TrialSpec
+from lrsearch.core.trial import TrialResult
 from lrsearch.report import progress as module
 from lrsearch.report.progress import StudyProgress
 from tests.report.studies import STEPS, plan_of, stages_of, trial
@@ -58,8 +58,8 @@ def run(progress: StudyProgress, result: TrialResult, number: int) -> None:
 
 
 def sweep(progress: StudyProgress, seed: int, steps: int) -> None:
-    progress.trial_begins(TrialSpec("range-test", 0.0, {"name": "sweep"}, seed, steps), seed)
-    progress.trial_step(steps)
+    progress.sweep_begins(seed, steps, {})
+    progress.sweep_step(seed, steps, 0.1, 2.3)
 
 
 def last(terminal: Terminal) -> str:
