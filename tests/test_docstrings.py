@@ -24,7 +24,7 @@ from torch import nn
 import lrsearch
 from lrsearch.study.task_source import load_task
 from lrsearch.tracking.folder import find_folder
-from tests.study.tasks import NOWHERE
+from tests.study.tasks import NOWHERE, end_own_mirror
 
 TASK = """
 import torch
@@ -102,6 +102,7 @@ def studied(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 source=("line.py:task", settings),
                 tracking_uri=NOWHERE,
             )
+            end_own_mirror(name)
         shutil.copytree(find_folder("small").path, place / "home" / "half-done")
         find_folder("half-done").result.unlink()
     return place
@@ -123,6 +124,7 @@ def test_the_examples_run(
     public = getattr(lrsearch, name)
     for test in doctest.DocTestFinder(exclude_empty=True).find(public, name, globs={"optimizer": optimizer}):
         runner.run(test, out=told.append)
+    end_own_mirror("example")
     assert runner.tries > 0, f"{name} has no example"
     assert not runner.failures, "".join(told)
 

@@ -72,9 +72,11 @@ class Suggestion:
         The lr of every param group of the optimizer that was swept, of which `lr` is the first. Empty if the
         optimizer was made by a task or a training function, which is given `lr`.
 
-    Notes ----- The suggestion is that of the rule ``walls``: a third of the way, in log lr, from where half
-    of the fall is done (descent) to where half of it is regained (edge), but at most half of the lowest
-    loss's lr (bottom):
+    Notes
+    -----
+    The suggestion is that of the rule ``walls``: a third of the way, in log lr, from where half of the fall
+    is done (descent) to where half of it is regained (edge), but at most half of the lowest loss's lr
+    (bottom):
 
         lr = min(descent**(2/3) * edge**(1/3), bottom / 2)
 

@@ -142,16 +142,32 @@ def search(
     - T. Akiba et al., "Optuna: A Next-generation Hyperparameter Optimization Framework", 2019,
       https://arxiv.org/abs/1907.10902 (trials and samplers)
 
-    Examples -------- >>> import torch >>> from torch import nn >>> from torch.utils.data import DataLoader,
-    TensorDataset >>> import lrsearch >>> inputs = torch.randn(200, 4) >>> targets = inputs.sum(1,
-    keepdim=True) + torch.randn(200, 1) >>> train_set, val_set = TensorDataset(inputs[:160], targets[:160]),
-    TensorDataset(inputs[160:], targets[160:]) >>> def task(): ...     return lrsearch.Task( ...
-    model=lambda: nn.Linear(4, 1), ...         optimizer=lambda parameters, lr: torch.optim.SGD(parameters,
-    lr=lr), ...         loss=nn.MSELoss(), ...         train_loader=DataLoader(train_set, batch_size=8,
-    shuffle=True), ...         val_loader=DataLoader(val_set, batch_size=40), ...     ) >>> result =
-    lrsearch.search(task, "example", epochs=1, plan="quick", progress=False) >>> 1e-3 < result.lr < 1 True >>>
-    result.config.total_steps, result.cost <= result.config.plan.budget (20, True) >>> [stage.stage for stage
-    in result.stages] ['range-test', 'coarse', 'fine', 'decay', 'confirm']
+    Examples
+    --------
+    >>> import torch
+    >>> from torch import nn
+    >>> from torch.utils.data import DataLoader, TensorDataset
+    >>> import lrsearch
+    >>> _ = torch.manual_seed(0)
+    >>> inputs = torch.randn(200, 4)
+    >>> targets = inputs.sum(1, keepdim=True) + torch.randn(200, 1)
+    >>> train_set = TensorDataset(inputs[:160], targets[:160])
+    >>> val_set = TensorDataset(inputs[160:], targets[160:])
+    >>> def task():
+    ...     return lrsearch.Task(
+    ...         model=lambda: nn.Linear(4, 1),
+    ...         optimizer=lambda parameters, lr: torch.optim.SGD(parameters, lr=lr),
+    ...         loss=nn.MSELoss(),
+    ...         train_loader=DataLoader(train_set, batch_size=8, shuffle=True),
+    ...         val_loader=DataLoader(val_set, batch_size=40),
+    ...     )
+    >>> result = lrsearch.search(task, "example", epochs=1, plan="quick", progress=False)
+    >>> 1e-3 < result.lr < 1
+    True
+    >>> result.config.total_steps, result.cost <= result.config.plan.budget
+    (20, True)
+    >>> [stage.stage for stage in result.stages]
+    ['range-test', 'coarse', 'fine', 'decay', 'confirm']
     """
     check_every(checkpoint_every)
     if not resume:

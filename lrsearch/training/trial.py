@@ -159,15 +159,16 @@ class Trial:
     ...     scheduler = trial.schedule.build(optimizer, trial.steps)
     ...     for step in range(1, trial.steps + 1):
     ...         inputs = torch.randn(16, 4, device=trial.device)
-    ...         loss = (model(inputs) - inputs.sum(1, keepdim=True)).square().mean()
+    ...         targets = inputs.sum(1, keepdim=True) + 0.1 * torch.randn(16, 1, device=trial.device)
+    ...         loss = (model(inputs) - targets).square().mean()
     ...         optimizer.zero_grad()
     ...         loss.backward()
     ...         optimizer.step()
     ...         scheduler.step()
     ...         trial.report(step, train_loss=loss)
-    >>> found = lrsearch.range_test(train, min_lr=1e-4, steps=100, tracking=False)
-    >>> found.suggestion.verdict
-    'ok'
+    >>> found = lrsearch.range_test(train, min_lr=1e-3, steps=200, tracking=False)
+    >>> 0.1 < found.suggestion.bracket.high < 1
+    True
     """
 
     def __init__(
