@@ -4,13 +4,46 @@ from __future__ import annotations
 
 
 class LrsearchError(Exception):
-    """Base of all errors raised by lrsearch."""
+    """The base of all errors raised by lrsearch.
+
+    Examples
+    --------
+    >>> import lrsearch
+    >>> try:
+    ...     lrsearch.load("no-such-study")
+    ... except lrsearch.LrsearchError as error:
+    ...     print(type(error).__name__)
+    InputError
+    """
 
 
 class InputError(LrsearchError, ValueError):
-    """Something handed to lrsearch is wrong; raised before any training is done.
+    """The error for a wrong argument; raised before any training is done.
 
-    The message is one line: the argument, its value, what is wrong with it, and the mend.
+    Its message is one line: the argument, its value, what is wrong with it, and how to mend it.
+
+    Parameters
+    ----------
+    argument : str
+        The name of the argument.
+    value : object
+        Its value.
+    problem : str
+        What is wrong with it.
+    mend : str
+        How to mend it.
+
+    Examples
+    --------
+    >>> import lrsearch
+    >>> lrsearch.whole(0.5)
+    Traceback (most recent call last):
+    lrsearch.errors.InputError: whole=0.5: is not callable; hand over a function of all outputs and targets
+    >>> try:
+    ...     lrsearch.whole(0.5)
+    ... except lrsearch.InputError as error:
+    ...     print(error.mend)
+    hand over a function of all outputs and targets
     """
 
     def __init__(self, argument: str, value: object, problem: str, mend: str) -> None:
@@ -26,19 +59,54 @@ class InputError(LrsearchError, ValueError):
 
 
 class StopTrial(LrsearchError):  # noqa: N818  # no error of anybody's: a signal to let through
-    """A trial has diverged: raised by its report, to end the training function."""
+    """The signal that a trial has diverged, raised by `Trial.report` to end the training function.
+
+    Let it pass through. It is an exception, so a ``finally`` in the training function still runs.
+
+    Examples
+    --------
+    >>> import lrsearch
+    >>> issubclass(lrsearch.StopTrial, lrsearch.LrsearchError)
+    True
+    """
 
 
 class StudyError(LrsearchError):
-    """A study cannot go on: what its trials showed leaves nothing to search."""
+    """The error for a study that cannot go on: what its trials showed leaves nothing to search.
+
+    Examples
+    --------
+    >>> import lrsearch
+    >>> issubclass(lrsearch.StudyError, lrsearch.LrsearchError)
+    True
+    """
 
 
 class RecordError(LrsearchError):
-    """The local record of a run cannot be written or read."""
+    """The error for the local record of a run that cannot be written or read.
+
+    Examples
+    --------
+    Here "half-done" is the name of a study that was interrupted:
+
+    >>> import lrsearch
+    >>> try:
+    ...     lrsearch.load("half-done")
+    ... except lrsearch.RecordError as error:
+    ...     print(error)
+    half-done is not finished: lrsearch resume half-done goes on
+    """
 
 
 class TrackingError(LrsearchError):
-    """The MLflow tracking server refused what it was sent."""
+    """The error for an MLflow tracking server that refused what it was sent.
+
+    Examples
+    --------
+    >>> import lrsearch
+    >>> issubclass(lrsearch.TrackingError, lrsearch.LrsearchError)
+    True
+    """
 
 
 def first_line(error: BaseException) -> str:

@@ -84,12 +84,41 @@ def windowed_median(losses: Array, spans: NDArray[np.intp]) -> Array:
 class RangeTestCurve:
     """One sweep: the lr and the raw loss of every step that gave a finite loss.
 
-    `lrs` are the planned learning rates of the whole sweep, shape (planned steps,); `losses` the recorded
-    ones, shape (steps,), loss i taken at lrs[i]; a batch that was passed over has no lr. `stopped_at` is the
-    step (counted from 1) that ended the sweep early and `stop_reason` why: ``not_finite``, ``raised``,
-    ``rose`` (the loss rose for good), ``4x`` (the classic rule), or another text; both None at its end.
-    `notes` say what else was seen: bad batches, what was raised. Under the `divergence` ``not_finite`` a loss
-    may rise: the edge is where it is not finite.
+    Parameters
+    ----------
+    lrs : ndarray of shape (planned steps,)
+        The planned learning rates of the whole sweep.
+    losses : ndarray of shape (steps,)
+        The recorded losses; loss i was taken at ``lrs[i]``. A batch that was passed over has no lr.
+    seed : int
+        The seed of the sweep.
+    smoothing : float
+        The running average's beta, from 0 to below 1.
+    stopped_at : int, optional
+        The step, counted from 1, that ended the sweep early; None if it came to its end.
+    stop_reason : str, optional
+        Why it ended early: ``not_finite``, ``raised``, ``rose`` (the loss rose for good), ``4x`` (the classic
+        rule), or another text; None if it came to its end.
+    notes : tuple of str
+        What else was seen: bad batches, what was raised.
+    divergence : {"auto", "not_finite", "loss_rose"}
+        Under ``not_finite`` a loss may rise: the edge is where the loss is not finite.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import lrsearch
+    >>> lrs = np.geomspace(1e-4, 1, 9)
+    >>> losses = np.array([2.0, 2.0, 1.8, 1.4, 1.0, 0.9, 1.1])
+    >>> curve = lrsearch.RangeTestCurve(lrs, losses, smoothing=0.5, stopped_at=8, stop_reason="not_finite")
+    >>> curve.steps
+    7
+    >>> round(curve.lr_not_finite, 3)
+    0.316
+    >>> curve.smoothed.round(2).tolist()
+    [2.0, 2.0, 1.89, 1.63, 1.3, 1.1, 1.1]
+    >>> lrsearch.RangeTestCurve.from_dict(curve.to_dict()) == curve
+    True
     """
 
     lrs: Array = field(repr=False)
@@ -109,7 +138,7 @@ class RangeTestCurve:
 
     @property
     def steps(self) -> int:
-        """Finite recorded losses."""
+        """The number of finite losses recorded."""
         return len(self.losses)
 
     @property
@@ -119,26 +148,42 @@ class RangeTestCurve:
 
     @property
     def lr_not_finite(self) -> float | None:
-        """The lr whose loss was not finite, or could not be computed any more; or None."""
+        """The lr whose loss was not finite, or could no longer be computed; None if there was none."""
         if self.stop_reason not in ("not_finite", "raised") or self.stopped_at is None:
             return None
         return float(self.lrs[self.stopped_at - 1])
 
     @cached_property
     def smoothed(self) -> Array:
-        """The classic running average of the losses, shape (steps,). It lags: no rule but minimum/10 reads
-        it.
+        """The classic running average of the losses, shape (steps,).
+
+        Its formula is ``avg_i = beta * avg_{i-1} + (1 - beta) * loss_i``, divided by ``1 - beta**(i + 1)``,
+        with beta the `smoothing`. It lags behind the losses, so no rule reads it except ``minimum`` (a tenth
+        of the minimum's lr).
+
+        References
+        ----------
+        S. Gugger, "How Do You Find A Good Learning Rate", 2018,
+        https://sgugger.github.io/how-do-you-find-a-good-learning-rate.html
         """
         return smooth(self.losses, self.smoothing)
 
     @cached_property
     def median(self) -> Array:
-        """Median of the raw losses in a window a quarter of a decade wide around each lr, shape (steps,)."""
+        """The median of the raw losses around each lr, shape (steps,).
+
+        The window is a quarter of a decade wide, or wider where that holds fewer than five losses.
+        """
         return windowed_median(self.losses, windows(self.recorded_lrs))
 
     def columns(self) -> dict[str, Any]:
-        """One value a step: step, seed, lr, loss, loss_smoothed (the running average), loss_median (the
-        windowed median).
+        """Return the curve as columns.
+
+        Returns
+        -------
+        dict of str to list
+            One value per step: step (from 1), seed, lr, loss, loss_smoothed (the running average) and
+            loss_median (the windowed median).
         """
         return {
             "step": list(range(1, self.steps + 1)),
@@ -150,13 +195,25 @@ class RangeTestCurve:
         }
 
     def to_frame(self) -> pd.DataFrame:
-        """The `columns` as a data frame, one row a step."""
+        """Return the `columns` as a data frame.
+
+        Returns
+        -------
+        pandas.DataFrame
+            One row per step.
+        """
         import pandas as pd
 
         return pd.DataFrame(self.columns())
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON, from which `from_dict` makes an equal curve."""
+        """Return the curve as plain JSON.
+
+        Returns
+        -------
+        dict
+            What `from_dict` makes an equal curve of.
+        """
         return {
             "lrs": self.lrs.tolist(),
             "losses": self.losses.tolist(),
@@ -170,6 +227,17 @@ class RangeTestCurve:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> RangeTestCurve:
-        """The curve that `to_dict` wrote."""
+        """Return the curve that `to_dict` wrote.
+
+        Parameters
+        ----------
+        values : dict
+            What `to_dict` returned.
+
+        Returns
+        -------
+        RangeTestCurve
+            An equal curve.
+        """
         arrays = {name: np.asarray(values[name], dtype=np.float64) for name in ("lrs", "losses")}
         return cls(**{**values, **arrays, "notes": tuple(values.get("notes", ()))})

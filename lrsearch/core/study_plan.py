@@ -186,14 +186,70 @@ class StageCost:
 class StudyPlan(_Part):
     """Everything that decides how a study goes, apart from its task.
 
-    The whole costs at most `budget` run-equivalents: each stage may spend what the later ones do not need.
-    Exactly one of `epochs` and `steps` is the length of a full training. `proxy` is the length of the coarse
-    and fine trials as a share of it, each with a complete schedule. `delta` is the margin within which a
-    simpler schedule is kept, as a share of initial minus best loss; `level` the confidence of intervals and
-    bounds. `divergence` says what makes a training diverged besides losses or weights that are not finite:
-    under ``loss_rose`` a training loss that rose for good, which ends it at once; under ``auto`` only where
-    the objective is no better than the untrained model's, from half of the training on; under ``not_finite``
-    nothing else.
+    Each stage may spend what the later ones do not need; together they cost at most `budget` run-equivalents
+    (one run-equivalent is one full training).
+
+    Parameters
+    ----------
+    preset : {"default", "quick", "thorough"}
+        The name of the preset that the plan starts from; `lrsearch.search` fills in its values.
+    objective : Objective
+        What is optimised: ``metric``, ``direction`` and ``use`` (``"final"`` or ``"best"``); by default the
+        final ``val/loss``.
+    epochs, steps : int, optional
+        The length of a full training, in epochs or in updates; at most one of them is given. By default 5
+        epochs.
+    seed : int
+        The seed of the whole study, from 0 to 2**31 - 1.
+    budget : float
+        The most that the study may cost, in run-equivalents.
+    base_schedule : dict or str
+        The schedule of the coarse and the fine stage, such as ``{"name": "constant"}``.
+    proxy : float
+        The length of the coarse and fine trials as a share of the full training, above 0 and at most 1; each
+        has a complete schedule.
+    delta : float
+        The margin within which a simpler schedule is kept, as a share of the initial minus the best loss.
+    level : float
+        The confidence of intervals and bounds, from 0.5 to 0.99.
+    baseline : bool
+        Whether to train once with Adam at lr 1e-3 too, for comparison.
+    divergence : {"auto", "not_finite", "loss_rose"}
+        What makes a training diverged, besides losses or weights that are not finite. ``loss_rose``: a
+        training loss that rose for good, which ends it at once. ``auto``: that, but only where the objective
+        is no better than the untrained model's, from half of the training on. ``not_finite``: nothing else.
+    log_every : int, optional
+        The number of steps between recorded training losses; by default a trial records at most 1,000.
+    range_test : RangeTestStage
+        The sweeps: ``repeats``, ``share`` (the most that one costs), ``min_lr`` and ``max_lr``.
+    coarse : CoarseStage
+        The log grid: ``points``, ``factor``, ``extensions`` and ``replicates``.
+    fine : FineStage
+        The search around its best: ``trials``.
+    decay : DecayStage
+        The schedules: ``families``, ``peak_factor``, ``extended`` and ``trials``.
+    confirm : ConfirmStage
+        The finalists on fresh seeds: ``candidates``, ``seeds``, ``max_seeds`` and ``paired``.
+
+    Raises
+    ------
+    pydantic.ValidationError
+        For a wrong value. It is a ValueError; `lrsearch.search`, given the settings as a mapping, and
+        `with_changes` raise an InputError instead.
+
+    Examples
+    --------
+    >>> import lrsearch
+    >>> plan = lrsearch.StudyPlan(epochs=3)
+    >>> plan.budget, plan.total_steps(steps_per_epoch=100)
+    (16.0, 300)
+    >>> [cost.stage for cost in plan.costs()]
+    ['range-test', 'coarse', 'fine', 'decay', 'confirm']
+    >>> plan.with_changes(budget=30, confirm={"seeds": 4, "max_seeds": 6}).confirm.seeds
+    4
+    >>> plan.with_changes(budget=3)
+    Traceback (most recent call last):
+    lrsearch.errors.InputError: budget=3.0: is below the 14.0 run-equivalents that the stages need; ...
     """
 
     preset: str = "default"
@@ -238,7 +294,13 @@ class StudyPlan(_Part):
         return self
 
     def costs(self) -> list[StageCost]:
-        """What each stage costs, in run-equivalents, in order; together they never pass `budget`."""
+        """Return what each stage costs, in run-equivalents; together they never exceed `budget`.
+
+        Returns
+        -------
+        list of StageCost
+            In the order of the stages: what is kept for a stage, and the most it may take.
+        """
         coarse, confirm = self.coarse, self.confirm
         baseline = float(self.baseline)
         sweeps = self.range_test.repeats * self.range_test.share
@@ -258,18 +320,47 @@ class StudyPlan(_Part):
         return [StageCost(stage, *least[stage]) for stage in STAGES]
 
     def kept_for_later(self, stage: StageName) -> float:
-        """Run-equivalents that the stages after this one need."""
+        """Return the run-equivalents that the stages after a given one need.
+
+        Parameters
+        ----------
+        stage : {"range-test", "coarse", "fine", "decay", "confirm"}
+            The stage.
+
+        Returns
+        -------
+        float
+            The sum of what the later stages need at least.
+        """
         return sum(cost.least for cost in self.costs()[STAGES.index(stage) + 1 :])
 
     @property
     def decayed(self) -> tuple[dict[str, Any], ...]:
-        """The families of the decay stage that the base lr was not searched under."""
+        """The families of the decay stage, without the base schedule."""
         return tuple(family for family in self.decay.families if family != self.base_schedule)
 
     def expected_lr(self, schedule: Mapping[str, Any], base_lr: float) -> float:
-        """Where the best lr under a schedule is looked for, given the best one under the base schedule.
+        """Return where the best lr under a schedule is expected, given the best one under the base schedule.
 
-        Decay, as a warmup, raises it by `decay.peak_factor` against a constant lr.
+        Decay, like a warmup, raises it by ``decay.peak_factor`` against a constant lr.
+
+        Parameters
+        ----------
+        schedule : mapping
+            The schedule as its ``to_dict``.
+        base_lr : float
+            The best lr under the base schedule.
+
+        Returns
+        -------
+        float
+            The expected lr: ``base_lr`` times, divided by, or without the ``decay.peak_factor``.
+
+        Examples
+        --------
+        >>> import lrsearch
+        >>> lrsearch.StudyPlan().expected_lr({"name": "linear"}, 0.1)
+        0.2
         """
         if schedule == self.base_schedule:
             return base_lr
@@ -278,7 +369,23 @@ class StudyPlan(_Part):
         return base_lr / self.decay.peak_factor if schedule["name"] == "constant" else base_lr
 
     def total_steps(self, steps_per_epoch: int | None) -> int:
-        """Updates of a full training; InputError where the length of an epoch is needed and not known."""
+        """Return the number of updates of a full training.
+
+        Parameters
+        ----------
+        steps_per_epoch : int or None
+            The number of updates of an epoch; None where it is not known.
+
+        Returns
+        -------
+        int
+            `steps`, or `epochs` (5 where neither is given) times `steps_per_epoch`.
+
+        Raises
+        ------
+        InputError
+            If the length of an epoch is needed and not known.
+        """
         if self.steps is not None:
             return self.steps
         epochs = self.epochs or DEFAULT_EPOCHS
@@ -287,10 +394,20 @@ class StudyPlan(_Part):
         return epochs * steps_per_epoch
 
     def with_whole_sweeps(self, total_steps: int) -> StudyPlan:
-        """The plan with a sweep of at least `SWEEP_STEPS` updates: fewer sweeps rather than too short ones.
+        """Return the plan with sweeps of at least 100 updates: fewer sweeps rather than too short ones.
 
-        Where a training is so short that a single one costs more than the plan has for it, the budget grows
-        with it as far as the other stages need.
+        If a training is so short that a single sweep costs more than the plan has for it, the budget grows as
+        far as the other stages need.
+
+        Parameters
+        ----------
+        total_steps : int
+            The number of updates of a full training.
+
+        Returns
+        -------
+        StudyPlan
+            The plan; this one if its sweeps are long enough.
         """
         stage, needed = self.range_test, SWEEP_STEPS / total_steps
         if stage.repeats * stage.share >= needed:
@@ -301,13 +418,40 @@ class StudyPlan(_Part):
         )
 
     def recorded_every(self, total_steps: int) -> int:
-        """How many steps lie between recorded training losses."""
+        """Return how many steps lie between recorded training losses.
+
+        Parameters
+        ----------
+        total_steps : int
+            The number of updates of the training.
+
+        Returns
+        -------
+        int
+            `log_every`, or as many as let a trial record at most 1,000 losses.
+        """
         return self.log_every or -(-total_steps // _RECORDED_STEPS)
 
     def with_changes(self, **changes: Any) -> StudyPlan:
-        """The plan with some fields changed, validated again; nested fields are merged.
+        """Return the plan with some fields changed, validated again.
 
-        Another metric of the objective does not inherit the direction of the one before.
+        Nested fields are merged. Another metric of the objective does not inherit the direction of the one
+        before.
+
+        Parameters
+        ----------
+        **changes : object
+            The new values, by the names of the fields.
+
+        Returns
+        -------
+        StudyPlan
+            The changed plan.
+
+        Raises
+        ------
+        InputError
+            For a wrong value; the message names the field, its value and the mend.
         """
         objective = changes.get("objective")
         if isinstance(objective, Mapping) and objective.get("metric", self.objective.metric) != (
@@ -317,7 +461,13 @@ class StudyPlan(_Part):
         return validated(StudyPlan, **_merged(self.to_dict(), changes))
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON."""
+        """Return the plan as plain JSON.
+
+        Returns
+        -------
+        dict
+            All fields; ``StudyPlan(**values)`` makes an equal plan of it.
+        """
         return self.model_dump(mode="json")
 
     @property

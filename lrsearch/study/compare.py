@@ -20,7 +20,26 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, repr=False)
 class ComparisonResult:
-    """Studies side by side. `comparison` holds all that was found; the best stands in `best`."""
+    """Several studies side by side.
+
+    Parameters
+    ----------
+    comparison : Comparison
+        All that was found: a row for each study, in ``comparison.rows``.
+
+    Examples
+    --------
+    Here "small" and "wide" are the names of studies that are finished:
+
+    >>> import lrsearch
+    >>> both = lrsearch.compare("small", "wide")
+    >>> both
+    ComparisonResult(small, wide; best='...')
+    >>> sorted(both.to_frame()["name"])
+    ['small', 'wide']
+    >>> both.report("both.html").name
+    'both.html'
+    """
 
     comparison: Comparison
 
@@ -30,40 +49,91 @@ class ComparisonResult:
 
     @property
     def best(self) -> str:
-        """The name of the study of the best mean objective on fresh seeds."""
+        """The name of the study with the best mean objective on fresh seeds."""
         return self.comparison.best.name
 
     def to_frame(self) -> pd.DataFrame:
-        """One row a study: setting, answer, interval, objective, cost, and the difference from the best."""
+        """Return the comparison as a data frame.
+
+        Returns
+        -------
+        pandas.DataFrame
+            One row per study: its setting, answer, interval, objective and cost, and the difference from the
+            best.
+        """
         import pandas as pd
 
         return pd.DataFrame([_flat(row) for row in self.comparison.rows])
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON; what is absent is None."""
+        """Return the comparison as plain JSON.
+
+        Returns
+        -------
+        dict
+            All that was found; what is absent is None.
+        """
         from lrsearch.report.comparison import comparison_dict
 
         return comparison_dict(self.comparison)
 
     def plot(self, ax: Axes | None = None) -> Axes:
-        """Draws the objective of all studies against lr on one axis; returns the axes."""
+        """Draw the objective of all studies against the lr, on one axis.
+
+        Parameters
+        ----------
+        ax : matplotlib.axes.Axes, optional
+            Where to draw; by default on a new figure.
+
+        Returns
+        -------
+        matplotlib.axes.Axes
+            The axes drawn on.
+        """
         from lrsearch.report.plots.comparison import plot_comparison
 
         return plot_comparison(self.comparison, ax=ax)
 
     def plot_lr_against_batch_size(self, ax: Axes | None = None) -> Axes:
-        """Draws the answers' lrs against the batch size; returns the axes.
+        """Draw the lrs of the answers against the batch size.
 
-        Raises InputError unless the batch size is what differs: known, and with one model and optimizer.
+        Parameters
+        ----------
+        ax : matplotlib.axes.Axes, optional
+            Where to draw; by default on a new figure.
+
+        Returns
+        -------
+        matplotlib.axes.Axes
+            The axes drawn on.
+
+        Raises
+        ------
+        InputError
+            Unless the batch size is what differs: it is known, and the studies have one model and one
+            optimizer.
         """
         from lrsearch.report.plots.comparison import plot_lr_against_batch_size
 
         return plot_lr_against_batch_size(self.comparison, ax=ax)
 
     def report(self, path: str | os.PathLike[str]) -> Path:
-        """Writes the comparison as one page of HTML; returns where.
+        """Write the comparison as one page of HTML.
 
-        Raises InputError where the path cannot be written.
+        Parameters
+        ----------
+        path : str or path
+            The file to write.
+
+        Returns
+        -------
+        pathlib.Path
+            The file written.
+
+        Raises
+        ------
+        InputError
+            If the path cannot be written.
         """
         from lrsearch.report.comparison import draw, page
         from lrsearch.study.gather import write_page
@@ -94,10 +164,34 @@ def _flat(row: ComparisonRow) -> dict[str, Any]:
 
 
 def compare(*names: str) -> ComparisonResult:
-    """Holds finished studies against each other: their answers, and which differences are real.
+    """Hold finished studies against each other: their answers, and which differences are real.
 
-    Raises InputError for an unknown name, listing those there are, for fewer than two, for the same study
-    twice, and for studies of different objectives; RecordError for one that is not finished or damaged.
+    Parameters
+    ----------
+    *names : str
+        The names of at least two studies of one objective, or the paths of their folders.
+
+    Returns
+    -------
+    ComparisonResult
+        The studies side by side.
+
+    Raises
+    ------
+    InputError
+        For an unknown name (the message lists those there are), for fewer than two names, for the same study
+        twice, and for studies of different objectives.
+    RecordError
+        For a study that is not finished, or damaged.
+
+    Examples
+    --------
+    Here "small" and "wide" are the names of studies that are finished:
+
+    >>> import lrsearch
+    >>> both = lrsearch.compare("small", "wide")
+    >>> both.best in ("small", "wide")
+    True
     """
     if len(names) < 2:
         raise InputError("names", list(names), "there is nothing to compare", "name at least two studies")

@@ -30,7 +30,45 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, repr=False)
 class StudyResult(RecordStatus):
-    """A study's answer, its stages, and everything that it ran."""
+    """The result of a study: its answer, its stages, and everything that it ran.
+
+    Parameters
+    ----------
+    name : str
+        The name of the study.
+    answer : Answer
+        The learning rate and the schedule, with the finalists and how sure they are.
+    stages : tuple of StageResult
+        The stages in order, each with its trials, its cost and what it found.
+    config : StudyConfig
+        What the study was begun with: the plan, the task, the data.
+    folder : StudyFolder
+        The folder that holds the record.
+    mirror : Mirror, optional
+        The process that fills MLflow; None for a result that was loaded.
+    key : str, optional
+        What identifies the study's run; it is the run's tag ``lrsearch.key``.
+
+    Examples
+    --------
+    Here "small" is the name of a study that is finished:
+
+    >>> import lrsearch
+    >>> result = lrsearch.load("small")
+    >>> result.interval.low <= result.interval.high
+    True
+    >>> sorted(set(result.trials["stage"]))
+    ['coarse', 'confirm', 'decay']
+    >>> print(result.code())
+    from torch.optim import lr_scheduler
+    ...
+    >>> scheduler = result.schedule.build(optimizer, result.config.total_steps)
+    >>> steps, losses = result.points(result.trials_of(result.answer.winner)[0], "val/loss")
+    >>> len(steps) == len(losses) > 0
+    True
+    >>> result.report("small.html").name
+    'small.html'
+    """
 
     name: str
     answer: Answer
@@ -58,7 +96,7 @@ class StudyResult(RecordStatus):
 
     @property
     def interval(self) -> Interval:
-        """The confidence set of the optimal lr under the chosen schedule."""
+        """The confidence set of the optimal lr under the chosen schedule, at the plan's `level`."""
         return self.answer.interval
 
     @property
@@ -68,12 +106,12 @@ class StudyResult(RecordStatus):
 
     @property
     def noise(self) -> float:
-        """Standard deviation of the objective between seeds."""
+        """The standard deviation of the objective between seeds, in the objective's unit."""
         return self.answer.noise
 
     @property
     def warnings(self) -> Mapping[Any, str]:
-        """What to beware of: a name, and a sentence that says what was seen."""
+        """What to beware of: names, each with a sentence that says what was seen."""
         return self.answer.warnings
 
     @property
@@ -83,35 +121,86 @@ class StudyResult(RecordStatus):
 
     @property
     def trials(self) -> pd.DataFrame:
-        """One row a training: stage, trial, lr, schedule, seed, steps, status, objective, its metrics."""
+        """A data frame with one row per training.
+
+        Its columns are stage, trial, lr, schedule, seed, steps, optimizer, status, objective, steps_done,
+        seconds, cause, and the final value of every metric.
+        """
         import pandas as pd
 
         return pd.DataFrame(self._rows())
 
     def trials_of(self, finalist: Finalist) -> list[TrialResult]:
-        """A finalist's trainings in the confirm stage, by seed."""
+        """Return a finalist's trainings in the confirm stage.
+
+        Parameters
+        ----------
+        finalist : Finalist
+            One of ``answer.finalists``.
+
+        Returns
+        -------
+        list of TrialResult
+            The trainings, ordered by seed.
+        """
         chosen = finalist.configuration
         found = [trial for trial in self.stages[-1].trials if trial.spec.configuration == chosen]
         return sorted(found, key=lambda trial: trial.spec.seed)
 
     def response(self, schedule: Mapping[str, Any] | None = None) -> Response:
-        """The objective (as a loss) against lr under a schedule, by default the chosen one."""
+        """Return the objective (as a loss) against the lr under a schedule.
+
+        Parameters
+        ----------
+        schedule : mapping, optional
+            The schedule as its ``to_dict``; by default the chosen one.
+
+        Returns
+        -------
+        Response
+            The trials under this schedule, with the seeds of one lr averaged.
+        """
         trials = [trial for stage in self.stages for trial in stage.trials]
         under = schedule or self.answer.schedule
         noise, base_lr = Noise(self.answer.noise), self.answer.base_lr
         return response_under(self.config.plan, trials, under, self.config.total_steps, noise, base_lr)
 
     def fit(self, schedule: Mapping[str, Any] | None = None) -> FittedResponse:
-        """The fitted response under a schedule, by default the chosen one."""
+        """Fit the response under a schedule.
+
+        Parameters
+        ----------
+        schedule : mapping, optional
+            The schedule as its ``to_dict``; by default the chosen one.
+
+        Returns
+        -------
+        FittedResponse
+            The fitted response.
+        """
         return self.response(schedule).fit()
 
     def code(self) -> str:
-        """The lines to paste into a training script, with torch alone."""
+        """Return the lines to paste into a training script; they use torch alone.
+
+        Returns
+        -------
+        str
+            Python code that makes the scheduler, with the lr in a comment.
+        """
         config, schedule = self.config, schedule_from_dict(self.answer.schedule)
         return schedule.code(self.lr, config.total_steps, config.steps_per_epoch)
 
     def summary(self) -> dict[str, float]:
-        """The metrics of the study's run in MLflow."""
+        """Return the metrics of the study's run in MLflow.
+
+        Returns
+        -------
+        dict of str to float
+            ``best_lr``, ``best_objective``, ``interval_low``, ``interval_high``, ``gain_over_constant``,
+            ``noise``, ``diverged_trials``, ``cost_run_equivalents``, and the metrics on the test data where
+            there are any.
+        """
         answer = self.answer
         gain = answer.gain_over_constant
         values = {
@@ -132,7 +221,13 @@ class StudyResult(RecordStatus):
         return {name: float(value) for name, value in (values | tested).items()}
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON; what is absent is None."""
+        """Return the result as plain JSON.
+
+        Returns
+        -------
+        dict
+            The answer, the warnings, the stages and where the record is; what is absent is None.
+        """
         answer = self.answer.to_dict()
         warnings = answer.pop("warnings")
         return {
@@ -157,13 +252,35 @@ class StudyResult(RecordStatus):
         }
 
     def plot_response(self, ax: Axes | None = None) -> Axes:
-        """Draws the objective against lr: every trial, the fit, the interval; returns the axes."""
+        """Draw the objective against the lr: every trial, the fit, the interval.
+
+        Parameters
+        ----------
+        ax : matplotlib.axes.Axes, optional
+            Where to draw; by default on a new figure.
+
+        Returns
+        -------
+        matplotlib.axes.Axes
+            The axes drawn on.
+        """
         from lrsearch.report.plots.study import plot_response
 
         return plot_response(self.answer, self.stages, self.config.plan, self.config.total_steps, ax=ax)
 
     def plot_schedules(self, ax: Axes | None = None) -> Axes:
-        """Draws the lr of the finalists over the training; returns the axes."""
+        """Draw the lr of the finalists over the training.
+
+        Parameters
+        ----------
+        ax : matplotlib.axes.Axes, optional
+            Where to draw; by default on a new figure.
+
+        Returns
+        -------
+        matplotlib.axes.Axes
+            The axes drawn on.
+        """
         from lrsearch.report.plots.study import plot_schedules
 
         config = self.config
@@ -176,7 +293,20 @@ class StudyResult(RecordStatus):
         return plot_schedules(curves, self.answer.winner.name, ax=ax)
 
     def plot_learning_curves(self, metric: str | None = None, ax: Axes | None = None) -> Axes:
-        """Draws a metric (by default the objective's) of the finalists' first seed over the steps."""
+        """Draw a metric of the finalists' first seed over the steps.
+
+        Parameters
+        ----------
+        metric : str, optional
+            The name of the metric; by default the objective's.
+        ax : matplotlib.axes.Axes, optional
+            Where to draw; by default on a new figure.
+
+        Returns
+        -------
+        matplotlib.axes.Axes
+            The axes drawn on.
+        """
         from lrsearch.report.plots.study import plot_learning_curves
 
         name = metric or self.answer.metric
@@ -188,7 +318,22 @@ class StudyResult(RecordStatus):
         return plot_learning_curves(curves, self.answer.winner.name, name, ax=ax)
 
     def points(self, trial: TrialResult, metric: str) -> tuple[list[int], list[float]]:
-        """The steps and values that a training recorded of a metric; both empty where there are none."""
+        """Read what a training recorded of a metric.
+
+        Parameters
+        ----------
+        trial : TrialResult
+            The training, such as one of `trials_of`.
+        metric : str
+            The name of the metric, such as ``"train/loss"``.
+
+        Returns
+        -------
+        steps : list of int
+            The number of updates done at each point.
+        values : list of float
+            The value at each point. Both lists are empty where there is nothing.
+        """
         for path in self.folder.journals():
             if read_start(path).tags.get("lrsearch.trial_key") == trial.spec.key:
                 steps, values = read_run(path).metric(metric)
@@ -196,9 +341,22 @@ class StudyResult(RecordStatus):
         return [], []
 
     def report(self, path: str | os.PathLike[str] | None = None) -> Path:
-        """Writes the report, one page of HTML, by default `report.html` in the study's folder; returns where.
+        """Write the report, one page of HTML.
 
-        Raises InputError where the path cannot be written.
+        Parameters
+        ----------
+        path : str or path, optional
+            The file to write; by default ``report.html`` in the study's folder.
+
+        Returns
+        -------
+        pathlib.Path
+            The file written.
+
+        Raises
+        ------
+        InputError
+            If the path cannot be written.
         """
         from lrsearch.study.gather import write_report
 
@@ -245,10 +403,32 @@ def load_study(folder: StudyFolder) -> StudyResult:
 
 
 def load(name: str) -> Any:
-    """The result of an earlier study or range test, by its name: a `StudyResult` or a `RangeTest`.
+    """Load the result of an earlier study or range test.
 
-    Raises InputError for an unknown name, listing those there are, and RecordError for one that is not
-    finished or damaged.
+    Parameters
+    ----------
+    name : str
+        Its name, or the path of its folder.
+
+    Returns
+    -------
+    StudyResult or RangeTest
+        The result, read from its folder.
+
+    Raises
+    ------
+    InputError
+        For an unknown name; the message lists those there are.
+    RecordError
+        For a study or range test that is not finished, or damaged.
+
+    Examples
+    --------
+    Here "small" is the name of a study that is finished:
+
+    >>> import lrsearch
+    >>> lrsearch.load("small")
+    StudyResult('small', lr=..., schedule=..., cost=...)
     """
     from lrsearch.study.sweep_result import load_range_test
 

@@ -71,24 +71,103 @@ def search(
     progress: Observer | bool = True,
     source: tuple[str, Sequence[str]] | None = None,
 ) -> StudyResult:
-    """Searches the learning rate and the decay schedule of a task, as a study on record.
+    """Search the learning rate and the decay schedule of a task, as a study on record.
 
-    Takes a `Task`, the function that makes it, or a training function ``train(trial)``. A range test brackets
-    the lr; a coarse grid and a fine search find it under the plan's base schedule; the decay stage tries
-    schedules around it; the finalists are confirmed on fresh seeds. `name` names the study's folder below
-    ``LRSEARCH_HOME``; its trials are in MLflow while it runs.
+    A range test brackets the lr; a coarse grid and a fine search find it under the plan's base schedule; the
+    decay stage tries schedules around it; and the finalists are confirmed on fresh seeds.
 
-    `epochs` or `steps` is the length of a full training (5 epochs where neither is given). `plan` is
-    ``quick``, ``default`` (also where none is given), ``thorough``, a TOML file, or a mapping of settings;
-    `objective` a metric that the trials report, or a mapping with ``metric``, ``direction`` and ``use``;
-    `direction`, ``minimize`` or ``maximize``, is needed where the metric's name does not say it. With
-    `resume` an interrupted study of this name goes on, under its own plan where none is given: nothing
-    finished runs twice; where plan, task or data have changed it is refused, unless `accept_changes`.
-    A training of a `Task` is kept every `checkpoint_every` seconds and where it is interrupted, and goes on
-    from there. `source` is the task's name and settings on the command line.
+    Parameters
+    ----------
+    task : Task or function
+        A `Task`, the function without arguments that makes it, or a training function ``train(trial)``, see
+        `Trial`.
+    name : str
+        The name of the study, and of its folder below ``LRSEARCH_HOME`` (by default ``lrsearch-runs``).
+    epochs, steps : int, optional
+        The length of a full training, in epochs or in updates; give at most one. By default 5 epochs.
+    plan : str, path, mapping or StudyPlan, optional
+        ``"quick"``, ``"default"`` or ``"thorough"``; the path of a TOML file; or a mapping of the settings of
+        a `StudyPlan`. By default ``"default"``; with `resume`, the plan that the study was begun with.
+    objective : str or mapping, optional
+        A metric that the trials report, such as ``"val/accuracy"``, or a mapping with ``metric``,
+        ``direction`` and ``use`` (``"final"`` or ``"best"``). By default the final ``val/loss``.
+    direction : {"minimize", "maximize"}, optional
+        Needed only where the metric's name does not say it.
+    seed : int, optional
+        The seed of the whole study, by default 0.
+    device : str or torch.device, optional
+        Where to train; by default the accelerator that torch finds, else the CPU.
+    resume : bool
+        Whether to go on with an interrupted study of this name. Nothing that is finished runs twice.
+    accept_changes : bool
+        Whether to resume even though the plan, the task or the data have changed. Without it that is refused.
+    tracking_uri, experiment : str, optional
+        MLflow's server and experiment, where the trials can be watched while the study runs. By default those
+        of the environment, or ``sqlite:///mlflow.db`` and ``lrsearch/<task>``.
+    checkpoint_every : float
+        The seconds between checkpoints of a training, 60 by default. A training of a `Task` is also kept
+        where it is interrupted, and goes on from there.
+    tags : mapping of str to str, optional
+        Further tags for the runs in MLflow.
+    progress : bool or Observer
+        Whether to show on stderr how far the study is, or an observer to be told of it.
+    source : tuple of (str, sequence of str), optional
+        The task's name and settings, as on the command line; with them `resume` and `reproduce` can make the
+        task again.
 
-    The same seed gives the same trials and the same answer, on a CPU bit for bit. Raises InputError for a
-    wrong argument before anything is trained, and StudyError where the trials leave nothing to search.
+    Returns
+    -------
+    StudyResult
+        The answer, the stages and everything that was run.
+
+    Raises
+    ------
+    InputError
+        For a wrong argument, before anything is trained.
+    StudyError
+        If the trials leave nothing to search.
+    RecordError
+        If the study's folder cannot be written or read.
+
+    Notes
+    -----
+    The unit of cost is the run-equivalent, one full training; a study costs at most ``plan.budget`` of them.
+
+    The same seed gives the same trials and the same answer, bit for bit on a CPU.
+
+    References
+    ----------
+    - L. N. Smith, "Cyclical Learning Rates for Training Neural Networks", 2015,
+      https://arxiv.org/abs/1506.01186 (the range test)
+    - T. Akiba et al., "Optuna: A Next-generation Hyperparameter Optimization Framework", 2019,
+      https://arxiv.org/abs/1907.10902 (trials and samplers)
+
+    Examples
+    --------
+    >>> import torch
+    >>> from torch import nn
+    >>> from torch.utils.data import DataLoader, TensorDataset
+    >>> import lrsearch
+    >>> _ = torch.manual_seed(0)
+    >>> inputs = torch.randn(200, 4)
+    >>> targets = inputs.sum(1, keepdim=True) + torch.randn(200, 1)
+    >>> train_set = TensorDataset(inputs[:160], targets[:160])
+    >>> val_set = TensorDataset(inputs[160:], targets[160:])
+    >>> def task():
+    ...     return lrsearch.Task(
+    ...         model=lambda: nn.Linear(4, 1),
+    ...         optimizer=lambda parameters, lr: torch.optim.SGD(parameters, lr=lr),
+    ...         loss=nn.MSELoss(),
+    ...         train_loader=DataLoader(train_set, batch_size=8, shuffle=True),
+    ...         val_loader=DataLoader(val_set, batch_size=40),
+    ...     )
+    >>> result = lrsearch.search(task, "example", epochs=1, plan="quick", progress=False)
+    >>> 1e-3 < result.lr < 1
+    True
+    >>> result.config.total_steps, result.cost <= result.config.plan.budget
+    (20, True)
+    >>> [stage.stage for stage in result.stages]
+    ['range-test', 'coarse', 'fine', 'decay', 'confirm']
     """
     check_every(checkpoint_every)
     if not resume:
@@ -143,10 +222,47 @@ def resume(
     checkpoint_every: float = EVERY_S,
     progress: Observer | bool = True,
 ) -> StudyResult:
-    """Goes on with an interrupted study that was begun on the command line, to its plan's end.
+    """Go on with an interrupted study that was begun on the command line, to its plan's end.
 
-    A finished study is answered from its record. Raises InputError where its task was handed over in Python:
-    ``lrsearch.search(task, name, resume=True)`` goes on there.
+    A finished study is answered from its record.
+
+    Parameters
+    ----------
+    name : str
+        The name of the study, or the path of its folder.
+    device : str or torch.device, optional
+        Where to train; by default the accelerator that torch finds, else the CPU.
+    accept_changes : bool
+        Whether to go on even though the task or the data have changed. Without it that is refused.
+    tracking_uri, experiment : str, optional
+        MLflow's server and experiment; by default those that the study was recorded in before.
+    checkpoint_every : float
+        The seconds between checkpoints of a training, 60 by default.
+    progress : bool or Observer
+        Whether to show on stderr how far the study is, or an observer to be told of it.
+
+    Returns
+    -------
+    StudyResult
+        The study's result, as without the interruption: on a CPU it is the same bit for bit.
+
+    Raises
+    ------
+    InputError
+        For an unknown name, for a task or data that have changed, and for a study whose task was handed over
+        in Python: call ``lrsearch.search(task, name, resume=True)`` there.
+    StudyError
+        If the trials leave nothing to search.
+    RecordError
+        If the study's folder cannot be written or read.
+
+    Examples
+    --------
+    Here "small" is the name of a study that is finished:
+
+    >>> import lrsearch
+    >>> lrsearch.resume("small", progress=False)
+    StudyResult('small', lr=..., schedule=..., cost=...)
     """
     config = load_config(find_folder(name))
     if config.source is None:

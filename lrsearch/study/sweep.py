@@ -61,33 +61,125 @@ def range_test(
     keep: Keep = "device",
     progress: Observer | bool = True,
 ) -> RangeTest:
-    """Trains while the lr rises from `min_lr` to `max_lr`, and reads a learning rate off the losses.
+    """Train while the learning rate rises, and read a learning rate off the losses.
 
-    Takes a model with its optimizer, loss and loader, or a `Task` (or the function that makes it) alone, or a
-    training function ``train(trial)``. The model, the optimizer, the loader's generator and all random states
-    are put back bit for bit, whatever happens.
+    The rate rises once per update from `min_lr` to `max_lr`. The model, the optimizer, the loader's generator
+    and all random states are put back bit for bit, whatever happens.
 
-    `steps` updates, by default one epoch, at least 100 and at most 1,000. `spacing` of the lrs is ``log``
-    or ``linear``; `smoothing` is the running average's beta. `repeats` seeds, from `seed` on, give
-    several curves and one answer: with a model they vary the order of the data and the dropout, with a
-    Task the initial weights too. `stop` ends the sweep early: ``auto`` once the loss has risen for good,
-    ``4x`` by the classic rule, or ``none``; a loss that is not finite always ends it. Where the training
-    loss may rise without harm (a GAN's, a curriculum's), `divergence` ``not_finite`` takes nothing else
-    for the edge. A batch whose loss is not finite on the untrained model either is passed over, and
-    named. `accumulate` batches make one update; `clip` limits the gradient's norm; `precision` is ``32``,
-    ``16`` (autocast and a GradScaler) or ``bf16``. A `step(model, batch)` returns the loss where batches
-    are not ``(inputs, targets)``.
+    Parameters
+    ----------
+    model : nn.Module, Task or function
+        One of three: a model, together with its `optimizer`, `loss` and `train_loader`; a `Task`, or the
+        function without arguments that makes it; or a training function ``train(trial)``, see `Trial`. A Task
+        and a training function are given alone.
+    optimizer : torch.optim.Optimizer, optional
+        The model's optimizer. If it has several param groups, they keep the ratios of their lrs; only the
+        groups of a Task that do not follow its lr are left alone.
+    loss : callable, optional
+        ``loss(outputs, targets)``, a scalar tensor. Without it (and without `step`) the model returns the
+        loss.
+    train_loader : iterable, optional
+        The batches, usually a ``DataLoader``. It is started again where it ends before the sweep does.
+    step : callable, optional
+        ``step(model, batch)`` returns the loss, for batches that are not ``(inputs, targets)``.
+    min_lr, max_lr : float
+        The first and the last lr of the sweep. They are the lrs that a Task's optimizer is made with, or
+        `trial.lr`; for a model with its optimizer they are param group 0's.
+    steps : int, optional
+        The number of updates: by default one epoch, but at least 100 and at most 1,000; 300 where the length
+        of an epoch is not known.
+    spacing : {"log", "linear"}
+        How the lrs are spaced.
+    smoothing : float
+        The running average's beta, from 0 (no smoothing) to below 1.
+    repeats : int
+        The number of seeds, counted from `seed` on. They give several curves and one answer. With a model
+        they vary the order of the data and the dropout, with a Task the initial weights too.
+    seed : int
+        The first seed.
+    stop : {"auto", "4x", "none"}
+        What ends the sweep early: ``auto``, once the loss has risen for good; ``4x``, the classic rule;
+        ``none``, neither. A loss that is not finite always ends it.
+    divergence : {"auto", "not_finite", "loss_rose"}
+        ``not_finite`` takes nothing but a loss that is not finite for the edge. Choose it where the training
+        loss may rise without harm (a GAN's, a curriculum's).
+    accumulate : int
+        The number of batches that make one update.
+    clip : float, optional
+        The largest norm of the gradient.
+    precision : {"32", "16", "bf16"}
+        The precision of the forward pass: ``16`` is autocast with a GradScaler.
+    device : str or torch.device, optional
+        Where to train a Task or a training function; by default the accelerator that torch finds, else the
+        CPU. A model is trained where it lies.
+    tracking : bool
+        Whether the test is recorded: in a folder of its own, and from there in MLflow. The training never
+        waits for MLflow.
+    tracking_uri, experiment : str, optional
+        MLflow's server and experiment; by default those of your active run (which becomes the parent), else
+        those of the environment, else ``sqlite:///mlflow.db`` and ``lrsearch/<task>``.
+    tags : mapping of str to str, optional
+        Further tags for the run in MLflow.
+    out : str or path, optional
+        The folder of the record; by default a new one below ``LRSEARCH_HOME``.
+    keep : {"device", "cpu", "disk"}
+        Where the copy of the model's state lies during the sweep, see `preserve_state`.
+    progress : bool or Observer
+        Whether to show a progress bar in a terminal, or an observer to be told of every step.
 
-    All lrs, from `min_lr` to the suggestion, are those that a Task's optimizer is made with, or `trial.lr`;
-    with a model and its optimizer they are param group 0's, and ``suggestion.groups`` has every group's.
-    Several param groups keep the ratios of their lrs, but for those of a Task that do not follow its lr.
+    Returns
+    -------
+    RangeTest
+        The curves and the suggestion: a learning rate, a bracket and a verdict. For a model with its
+        optimizer, ``suggestion.groups`` holds the lr of every param group.
 
-    With `tracking` the record goes to a folder of its own (`out`, else below ``LRSEARCH_HOME``) and from
-    there to MLflow, without the training waiting for it. `keep` says where the copy of the model's state lies
-    meanwhile: ``device``, ``cpu`` or ``disk``. `progress` shows a bar in a terminal.
+    Raises
+    ------
+    InputError
+        For a wrong argument, before anything is trained. For a training function also during the sweep, if it
+        never reports a training loss, leaves steps out, does not build its schedule, or trains at other lrs.
+    RecordError
+        If the record cannot be written.
 
-    Raises InputError for a wrong argument, before any training; what the model or the loader raise in
-    mid-sweep passes through.
+    Notes
+    -----
+    With ``spacing="log"`` update i of N has the learning rate
+
+        lr_i = min_lr * q**i,    q = (max_lr / min_lr) ** (1 / (N - 1)),    i = 0 ... N - 1
+
+    The smoothed loss is ``avg_i = beta * avg_{i-1} + (1 - beta) * loss_i``, divided by ``1 - beta**(i + 1)``;
+    the rule ``4x`` stops once it exceeds four times its minimum. The suggestion and the rule ``auto`` read
+    the raw losses.
+
+    A batch whose loss is not finite even on the untrained model is passed over and named. Whatever the model
+    or the loader raises during the sweep passes through.
+
+    References
+    ----------
+    - L. N. Smith, "Cyclical Learning Rates for Training Neural Networks", 2015,
+      https://arxiv.org/abs/1506.01186
+    - S. Gugger, "How Do You Find A Good Learning Rate", 2018,
+      https://sgugger.github.io/how-do-you-find-a-good-learning-rate.html
+
+    Examples
+    --------
+    >>> import torch
+    >>> from torch import nn
+    >>> from torch.utils.data import DataLoader, TensorDataset
+    >>> import lrsearch
+    >>> _ = torch.manual_seed(0)
+    >>> inputs = torch.randn(512, 4)
+    >>> targets = inputs.sum(1, keepdim=True) + 0.1 * torch.randn(512, 1)
+    >>> loader = DataLoader(TensorDataset(inputs, targets), batch_size=16, shuffle=True)
+    >>> model = nn.Linear(4, 1)
+    >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    >>> found = lrsearch.range_test(
+    ...     model, optimizer, nn.MSELoss(), loader, min_lr=1e-4, steps=100, tracking=False
+    ... )
+    >>> found.suggestion.verdict
+    'ok'
+    >>> found.suggestion.bracket.low <= found.lr < found.suggestion.bracket.high
+    True
     """
     plan = validated(
         SweepPlan,

@@ -22,9 +22,38 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, repr=False)
 class RangeTest(RecordStatus):
-    """The curves of a range test, one a seed, and the suggestion read from them.
+    """The result of a range test: one curve per seed, and the suggestion read from them.
 
-    `folder` holds the record, None without tracking.
+    Parameters
+    ----------
+    curves : tuple of RangeTestCurve
+        One per seed.
+    suggestion : Suggestion
+        The answer of all curves together.
+    task : str
+        The name of what was swept.
+    folder : StudyFolder, optional
+        The folder that holds the record; None without tracking.
+    mirror : Mirror, optional
+        The process that fills MLflow; None without tracking, and for a test that was loaded.
+    key : str, optional
+        What identifies the test's run; it is the run's tag ``lrsearch.key``. None without tracking.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import lrsearch
+    >>> from lrsearch.core.suggest import suggest
+    >>> lrs = np.geomspace(1e-5, 10, 120)
+    >>> losses = 1 - 0.9 / (1 + (0.01 / lrs) ** 2) + (lrs / 0.5) ** 2
+    >>> curve = lrsearch.RangeTestCurve(lrs, losses)
+    >>> found = lrsearch.RangeTest((curve,), suggest(curve), task="synthetic")
+    >>> found
+    RangeTest('synthetic', lr=0.0..., verdict='ok', steps=120)
+    >>> found.to_frame().columns.tolist()
+    ['step', 'seed', 'lr', 'loss', 'loss_smoothed', 'loss_median']
+    >>> found.tracking
+    'off'
     """
 
     curves: tuple[RangeTestCurve, ...]
@@ -50,25 +79,48 @@ class RangeTest(RecordStatus):
 
     @property
     def steps(self) -> int:
-        """Finite losses recorded, of all curves."""
+        """The number of finite losses recorded, over all curves."""
         return sum(curve.steps for curve in self.curves)
 
     def plot(self, ax: Axes | None = None) -> Axes:
-        """Draws loss against lr, with the suggestion and the bracket, on `ax` or a new figure; returns the
-        axes.
+        """Draw the loss against the lr, with the suggestion and the bracket.
+
+        Parameters
+        ----------
+        ax : matplotlib.axes.Axes, optional
+            Where to draw; by default on a new figure.
+
+        Returns
+        -------
+        matplotlib.axes.Axes
+            The axes drawn on.
         """
         from lrsearch.report.plots.range_test import plot_range_test
 
         return plot_range_test(self.curves, self.suggestion, title=self.task, ax=ax)
 
     def to_frame(self) -> pd.DataFrame:
-        """One row a step: step, seed, lr, loss, loss_smoothed, loss_median."""
+        """Return the curves as a data frame.
+
+        Returns
+        -------
+        pandas.DataFrame
+            One row per step, with the columns step, seed, lr, loss, loss_smoothed and loss_median; see
+            `RangeTestCurve.columns`.
+        """
         import pandas as pd
 
         return pd.concat([curve.to_frame() for curve in self.curves], ignore_index=True)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON; absent values are None, and so is a run_id that is pending still."""
+        """Return the result as plain JSON.
+
+        Returns
+        -------
+        dict
+            The suggestion, the steps, how each curve ended, and where the record is. Absent values are None,
+            and so is a run_id that is still pending.
+        """
         found = self.suggestion.to_dict()
         return {
             **{

@@ -19,14 +19,16 @@ class RecordStatus:
 
     @property
     def run_id(self) -> str | None:
-        """MLflow's id of the run; waits up to a minute for the mirror, None where it is pending still or
+        """MLflow's id of the run.
+
+        Reading it waits up to a minute for the mirror. It is None if the run is still pending then, and if
         tracking is off.
         """
         return self._run_id(timeout=_TIMEOUT_S)
 
     @property
     def run_id_now(self) -> str | None:
-        """MLflow's id of the run, None where it is pending."""
+        """MLflow's id of the run, without waiting; None where it is pending or tracking is off."""
         return self._run_id(timeout=0)
 
     def _run_id(self, timeout: float) -> str | None:
@@ -55,5 +57,17 @@ class RecordStatus:
         return destination.redacted().tracking_uri if destination else None
 
     def wait(self, timeout: float = _TIMEOUT_S) -> bool:
-        """Waits at most `timeout` seconds until MLflow has everything; returns whether it has."""
+        """Wait until MLflow has everything.
+
+        Parameters
+        ----------
+        timeout : float
+            The longest wait, in seconds.
+
+        Returns
+        -------
+        bool
+            Whether MLflow has everything. False if there is no mirror to wait for: without tracking, and for
+            a result that was loaded.
+        """
         return self.mirror is not None and self.mirror.wait(timeout)

@@ -43,11 +43,31 @@ class Whole:
 
 
 def whole(function: MetricFunction) -> Whole:
-    """A metric of the whole validation set, for ``Task(metrics=…)``: AUC, RMSE, F1, correlations.
+    """Make a metric of the whole validation set, for ``Task(metrics=...)``: AUC, RMSE, F1, correlations.
 
-    ``function(outputs, targets)`` is called once a validation, with those of all batches: on the CPU, tensors
-    joined along their first dimension, lists with an entry a row end to end. Tuples, mappings and other lists
-    are joined entry by entry. Raises InputError for what is no function.
+    Parameters
+    ----------
+    function : callable
+        ``function(outputs, targets)`` returns a number. It is called once per validation, with the outputs
+        and targets of all batches, on the CPU: tensors are joined along their first dimension, lists with one
+        entry per row end to end. Tuples, mappings and other lists are joined entry by entry.
+
+    Returns
+    -------
+    Whole
+        The metric, to be given to a `Task`.
+
+    Raises
+    ------
+    InputError
+        If `function` is not callable.
+
+    Examples
+    --------
+    >>> import lrsearch
+    >>> def rmse(outputs, targets):
+    ...     return (outputs - targets).square().mean().sqrt()
+    >>> metrics = {"rmse": lrsearch.whole(rmse)}
     """
     if not callable(function):
         raise InputError(

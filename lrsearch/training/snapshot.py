@@ -56,19 +56,60 @@ def preserve_state(
 ) -> Iterator[Kept]:
     """Put model, optimizer, scaler, loaders and random states back on leaving, however the block ends.
 
-    In place and bit for bit: parameters, buffers, gradients (or their absence), `requires_grad`, train/eval
-    flags, attributes and hooks of modules, optimizer state and param groups with their keys, an
-    `optimizer.step` that a scheduler wrapped, the scaler, and all that `preserve_random_state` keeps. Tensor,
-    dict and list objects stay the same ones. What the block adds to the model or the optimizer is removed.
+    Everything is put back in place and bit for bit: parameters, buffers, gradients (or their absence),
+    `requires_grad`, train/eval flags, attributes and hooks of modules, optimizer state and param groups with
+    their keys, an `optimizer.step` that a scheduler wrapped, and the scaler. The random states are those of
+    Python, NumPy and torch on all devices, together with torch's deterministic flags. Tensor, dict and list
+    objects stay the same objects. What the block adds to the model or the optimizer is removed.
 
-    `keep` says where the one copy of the tensors lies meanwhile: "device" (where they are), "cpu" (main
-    memory) or "disk" (a temporary file). Tied tensors are copied once; gradients are
-    copied only where they exist on entry. Not rewound: one-shot iterators (see `is_one_shot`), worker
-    processes that are already running, and what lies inside attributes of modules that are neither tensors,
-    generators nor built-in containers (such attributes are put back by reference).
+    Parameters
+    ----------
+    model : nn.Module
+        The model.
+    optimizer : torch.optim.Optimizer, optional
+        Its optimizer.
+    scaler : torch.amp.GradScaler, optional
+        The scaler of mixed precision.
+    loaders : iterable
+        Data loaders, whose generators, samplers and epochs are put back too.
+    keep : {"device", "cpu", "disk"}
+        Where the one copy of the tensors lies meanwhile: where they are, in main memory, or in a temporary
+        file.
 
-    The block is given what was kept. Raises InputError for an unknown `keep`, a lazy module without its first
-    batch, and optimizer state that cannot be copied.
+    Yields
+    ------
+    Kept
+        What was kept: ``kept.before(tensor)`` is the tensor as it was on entry.
+
+    Raises
+    ------
+    InputError
+        For an unknown `keep`, a lazy module without its first batch, and optimizer state that cannot be
+        copied.
+
+    Notes
+    -----
+    Tied tensors are copied once; gradients are copied only where they exist on entry.
+
+    Not rewound are one-shot iterators, worker processes that are already running, and what lies inside
+    attributes of modules that are neither tensors, generators nor built-in containers (such attributes are
+    put back by reference).
+
+    Examples
+    --------
+    >>> import torch
+    >>> from torch import nn
+    >>> import lrsearch
+    >>> model = nn.Linear(2, 1)
+    >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    >>> before = model.weight.clone()
+    >>> with lrsearch.preserve_state(model, optimizer):
+    ...     model(torch.randn(4, 2)).sum().backward()
+    ...     optimizer.step()
+    ...     torch.equal(model.weight, before)
+    False
+    >>> torch.equal(model.weight, before), model.weight.grad is None
+    (True, True)
     """
     if keep not in get_args(Keep):
         raise InputError("keep", keep, "is no place to keep a copy", 'use "device", "cpu" or "disk"')

@@ -27,25 +27,76 @@ RowsFunction = Callable[[Batch], SupportsFloat]
 
 @dataclass(frozen=True)
 class Task:
-    """Everything a training needs, made afresh for every seed.
+    """Everything that a training needs, made afresh for every seed.
 
-    ``model()`` returns a new ``nn.Module``; ``optimizer(parameters, lr)`` an optimizer over its parameters;
-    ``loss(outputs, targets)`` a scalar tensor; the loaders yield batches. Where a batch is anything but
-    ``(inputs, targets)``, ``step(model, batch)`` returns the loss instead of ``loss``.
-    ``arguments`` are recorded as params.
+    Parameters
+    ----------
+    model : callable
+        ``model()`` returns a new ``nn.Module``.
+    optimizer : callable
+        ``optimizer(parameters, lr)`` returns an optimizer of these parameters.
+    train_loader : iterable
+        The training batches, usually a ``DataLoader``.
+    loss : callable, optional
+        ``loss(outputs, targets)`` returns a scalar tensor. Without it (and without `step`) the model returns
+        the loss.
+    val_loader, test_loader : iterable, optional
+        The batches to validate and to test on. The test data are read at the
+        end, with the weights of the winner and of the best constant lr.
+    metrics : mapping of str to callable or object
+        ``metric(outputs, targets)``, a number whose mean over the batches is taken;
+        ``lrsearch.whole(function)``, a function of all outputs and targets; or an object with ``update``,
+        ``compute`` and ``reset``, such as a ``torchmetrics.Metric``. They need `loss`, and neither `step` nor
+        `val_step`.
+    step : callable, optional
+        ``step(model, batch)`` returns the loss instead of `loss`, for batches that are anything but
+        ``(inputs, targets)``.
+    val_step : callable, optional
+        ``val_step(model, batch)`` returns the validation loss instead of `loss` or `step`, where that needs
+        gradients (which it has) or train mode (it may call ``model.train()``). Buffers, modes and gradients
+        are put back afterwards.
+    rows : callable, optional
+        ``rows(batch)`` returns the weight of a batch in a mean over batches, see below.
+    name : str, optional
+        The task's name on record; by default that of the function that made it.
+    arguments : mapping of str to object
+        The task's own settings, which are recorded as params.
 
-    Validation is in eval mode and without gradients. ``val_step(model, batch)`` returns its loss instead of
-    ``loss`` or ``step``, where that needs gradients (which it has) or train mode (it may call
-    ``model.train()``: buffers, modes and gradients are put back afterwards).
+    Raises
+    ------
+    InputError
+        For a part that is not callable, a model that is not made by a function, and metrics that cannot be
+        computed.
 
-    ``metrics`` map a name to ``metric(outputs, targets)``, a number, of which the mean over the batches is
-    taken; to ``lrsearch.whole(fn)``, a function of all outputs and targets; or to an object with ``update``,
-    ``compute`` and ``reset``, such as a ``torchmetrics.Metric``. They need ``loss``, and neither ``step`` nor
-    ``val_step``.
+    Notes
+    -----
+    Validation is done in eval mode and without gradients, except in `val_step`.
 
     In a mean over batches a batch weighs as much as it has targets: the elements of its target (of labels,
-    those that are not the loss's ``ignore_index``, -100 where it has none), ``num_graphs`` of a batch of
-    graphs, and without a target the length of its first tensor. ``rows(batch)`` says otherwise.
+    those that are not the loss's ``ignore_index``, -100 if it has none), ``num_graphs`` of a batch of graphs,
+    and without a target the length of its first tensor. `rows` overrides this.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from torch import nn
+    >>> from torch.utils.data import DataLoader, TensorDataset
+    >>> import lrsearch
+    >>> data = TensorDataset(torch.randn(64, 4), torch.randint(2, (64,)))
+    >>> task = lrsearch.Task(
+    ...     model=lambda: nn.Linear(4, 2),
+    ...     optimizer=lambda parameters, lr: torch.optim.SGD(parameters, lr=lr, momentum=0.9),
+    ...     loss=nn.CrossEntropyLoss(),
+    ...     train_loader=DataLoader(data, batch_size=8, shuffle=True),
+    ...     val_loader=DataLoader(data, batch_size=64),
+    ...     metrics={"accuracy": lambda outputs, targets: (outputs.argmax(1) == targets).float().mean()},
+    ... )
+    >>> model, optimizer = task.build(0.1, torch.device("cpu"))
+    >>> optimizer.param_groups[0]["lr"]
+    0.1
+    >>> lrsearch.Task(model=nn.Linear(4, 2), optimizer=task.optimizer, train_loader=[])
+    Traceback (most recent call last):
+    lrsearch.errors.InputError: Task.model=Linear(...): is not a function; hand over a function that ...
     """
 
     model: Callable[[], nn.Module]
@@ -80,12 +131,43 @@ class Task:
         self._check_metrics()
 
     def build(self, lr: float, device: torch.device) -> tuple[nn.Module, Optimizer]:
-        """Makes the model on `device` and its optimizer at peak learning rate `lr`."""
+        """Make the model and its optimizer.
+
+        Parameters
+        ----------
+        lr : float
+            The peak learning rate.
+        device : torch.device
+            Where the model is put.
+
+        Returns
+        -------
+        model : nn.Module
+            The model on `device`.
+        optimizer : torch.optim.Optimizer
+            Its optimizer.
+        """
         model = self.build_model(device)
         return model, self.optimizer(model.parameters(), lr)
 
     def build_model(self, device: torch.device) -> nn.Module:
-        """Makes the model on `device`, where a loss that is a module goes too; see `preserve`."""
+        """Make the model on a device; a loss that is a module is moved there too, see `preserve`.
+
+        Parameters
+        ----------
+        device : torch.device
+            Where the model is put.
+
+        Returns
+        -------
+        nn.Module
+            The model.
+
+        Raises
+        ------
+        InputError
+            For something else than an ``nn.Module``, and for a lazy module that has not seen its first batch.
+        """
         model = self.model()
         if not isinstance(model, nn.Module):
             raise InputError("Task.model", self.model, f"returned {a_kind_of(model)}", "return an nn.Module")
@@ -95,7 +177,18 @@ class Task:
         return model.to(device)
 
     def preserve(self, loaders: Iterable[object] = ()) -> AbstractContextManager[object]:
-        """Put back on leaving: random states, those of `loaders`, and all of a loss that is a module."""
+        """Put random states, loaders and a loss that is a module back on leaving.
+
+        Parameters
+        ----------
+        loaders : iterable
+            The loaders whose random states are put back.
+
+        Returns
+        -------
+        context manager
+            To be entered with ``with``.
+        """
         if isinstance(self.loss, nn.Module):
             return preserve_state(self.loss, loaders=loaders)
         return preserve_random_state(loaders)

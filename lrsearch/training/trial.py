@@ -45,9 +45,24 @@ class TrialSchedule(TorchSchedule):
     def build(
         self, optimizer: Optimizer, total_steps: int, steps_per_epoch: int | None = None
     ) -> LRScheduler:
-        """The torch scheduler on `optimizer`; call its `step()` once after every `optimizer.step()`.
+        """Build the torch scheduler on an optimizer.
 
-        The optimizer's lr at this moment is the peak: make it with `trial.lr`, or with multiples of that.
+        Call its ``step()`` once after every ``optimizer.step()``. The optimizer's lr at this moment is the
+        peak: make it with `trial.lr`, or with multiples of that.
+
+        Parameters
+        ----------
+        optimizer : torch.optim.Optimizer
+            The optimizer.
+        total_steps : int
+            The number of updates of the training.
+        steps_per_epoch : int, optional
+            The number of updates of an epoch, for the schedules that count epochs.
+
+        Returns
+        -------
+        torch.optim.lr_scheduler.LRScheduler
+            The scheduler.
         """
         lrs = group_lrs(optimizer)
         number = next((k for k, lr in enumerate(lrs) if lr > 0), 0)
@@ -98,10 +113,63 @@ class TrialSchedule(TorchSchedule):
 
 
 class Trial:
-    """What a training function is handed.
+    """A single training, as a training function sees it.
 
-    `lr` is the peak learning rate, `schedule.build(optimizer, total_steps, steps_per_epoch)` makes the
-    scheduler, `seed` and `steps` are to be used, `device` is where to train. `report` takes the metrics.
+    Take `lr`, `seed`, `steps` and `device` from it; make the scheduler with
+    ``trial.schedule.build(optimizer, total_steps, steps_per_epoch)``, call its ``step()`` once per update,
+    and pass the metrics to `report`. The parameters are lrsearch's own business: it makes the trial.
+
+    Parameters
+    ----------
+    spec : TrialSpec
+        What is to be trained.
+    device : torch.device
+        Where to train.
+    record : callable
+        Told of every point.
+    monitor : callable
+        Asked after every point whether to stop.
+    objective : str
+        The metric that is optimised.
+    direction : {"minimize", "maximize"}
+        Which way it is better.
+    divergence : {"auto", "not_finite", "loss_rose"}
+        What makes the training diverged.
+
+    Attributes
+    ----------
+    spec : TrialSpec
+        What is to be trained.
+    seed : int
+        The seed to use. The random states of Python, NumPy and torch are seeded with it already.
+    steps : int
+        The number of updates to do.
+    device : torch.device
+        Where to train.
+    schedule : TrialSchedule
+        Makes the torch scheduler.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from torch import nn
+    >>> import lrsearch
+    >>> def train(trial):
+    ...     model = nn.Linear(4, 1).to(trial.device)
+    ...     optimizer = torch.optim.SGD(model.parameters(), lr=trial.lr)
+    ...     scheduler = trial.schedule.build(optimizer, trial.steps)
+    ...     for step in range(1, trial.steps + 1):
+    ...         inputs = torch.randn(16, 4, device=trial.device)
+    ...         targets = inputs.sum(1, keepdim=True) + 0.1 * torch.randn(16, 1, device=trial.device)
+    ...         loss = (model(inputs) - targets).square().mean()
+    ...         optimizer.zero_grad()
+    ...         loss.backward()
+    ...         optimizer.step()
+    ...         scheduler.step()
+    ...         trial.report(step, train_loss=loss)
+    >>> found = lrsearch.range_test(train, min_lr=1e-3, steps=200, tracking=False)
+    >>> 0.1 < found.suggestion.bracket.high < 1
+    True
     """
 
     def __init__(
@@ -132,11 +200,22 @@ class Trial:
         return self.spec.lr
 
     def report(self, step: int, **metrics: SupportsFloat) -> None:
-        """Reports metrics after `step` updates, counted from 1: ``train_x`` becomes ``train/x``, ``val_x``
-        ``val/x``.
+        """Report metrics after a number of updates.
 
-        Raises StopTrial when the training has diverged, which is to be let through. Raises InputError for a
-        step or a metric that is no number, and for a metric that MLflow would refuse for its name.
+        Parameters
+        ----------
+        step : int
+            The number of updates done so far, from 1 to `steps`.
+        **metrics : number
+            The metrics: ``train_x`` is recorded as ``train/x``, ``val_x`` as ``val/x``.
+
+        Raises
+        ------
+        StopTrial
+            If the training has diverged. Let it pass through.
+        InputError
+            For a step that is no count of updates, a metric that is no number, and a name that MLflow would
+            refuse.
         """
         if isinstance(step, bool) or not isinstance(step, int) or not 1 <= step <= self.steps:
             raise InputError(
@@ -154,12 +233,29 @@ class Trial:
             self.schedule.hear(values[self._objective])
 
     def raised(self, error: Exception) -> None:
-        """The training function raised in mid-training as its numbers failed: it has diverged."""
+        """Note that the training function raised because its numbers failed: the training has diverged.
+
+        Parameters
+        ----------
+        error : Exception
+            What it raised.
+        """
         if self._log.stopped is None and self._log.steps_done:
             self._log.stop(self._log.steps_done, "raised", error)
 
     def left_out(self, error: Exception | None = None) -> tuple[str, ...]:
-        """What the training function left out, a line each; `error` is what it raised."""
+        """Return what the training function left out.
+
+        Parameters
+        ----------
+        error : Exception, optional
+            What the training function raised, if it did.
+
+        Returns
+        -------
+        tuple of str
+            One line for each omission.
+        """
         found = []
         done = self._log.steps_done
         if error is None and self._log.stopped is None:
@@ -176,7 +272,18 @@ class Trial:
         return tuple(found)
 
     def result(self, error: Exception | None = None) -> TrialResult:
-        """How the trial went, once the training function has returned or raised."""
+        """Return how the trial went, once the training function has returned or raised.
+
+        Parameters
+        ----------
+        error : Exception, optional
+            What it raised, if it did.
+
+        Returns
+        -------
+        TrialResult
+            The status, the metrics and what was left out.
+        """
         return self._log.result(error, self.left_out(error))
 
 
