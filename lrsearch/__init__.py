@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from lrsearch.core.curve import RangeTestCurve as RangeTestCurve
     from lrsearch.core.study_plan import StudyPlan as StudyPlan
-    from lrsearch.core.suggest import Suggestion as Suggestion
+    from lrsearch.core.suggestion import Suggestion as Suggestion
     from lrsearch.errors import InputError as InputError
     from lrsearch.errors import LrsearchError as LrsearchError
     from lrsearch.errors import RecordError as RecordError
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from lrsearch.errors import TrackingError as TrackingError
     from lrsearch.study.compare import ComparisonResult as ComparisonResult
     from lrsearch.study.compare import compare as compare
+    from lrsearch.study.load import load as load
     from lrsearch.study.reproduce import reproduce as reproduce
     from lrsearch.study.result import StudyResult as StudyResult
-    from lrsearch.study.result import load as load
-    from lrsearch.study.run import resume as resume
-    from lrsearch.study.run import search as search
+    from lrsearch.study.search import resume as resume
+    from lrsearch.study.search import search as search
     from lrsearch.study.sweep import range_test as range_test
     from lrsearch.study.sweep_result import RangeTest as RangeTest
     from lrsearch.training.metrics import whole as whole
@@ -45,12 +45,12 @@ _HOMES = {
     "StudyPlan": "core.study_plan",
     "StudyResult": "study.result",
     "compare": "study.compare",
-    "load": "study.result",
+    "load": "study.load",
     "preserve_state": "training.snapshot",
     "range_test": "study.sweep",
     "reproduce": "study.reproduce",
-    "resume": "study.run",
-    "search": "study.run",
+    "resume": "study.search",
+    "search": "study.search",
     "whole": "training.metrics",
 }
 

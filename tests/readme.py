@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from lrsearch.core.suggest import RULE_READS, RULES
+from lrsearch.core.suggestion import RULE_READS, RULES
 
 README = Path(__file__).parents[1] / "README.md"
 BENCH = Path(__file__).parent / "bench"

@@ -152,7 +152,7 @@ def test_it_names_every_parameter_of_its_signature(name: str) -> None:
     if not (inspect.isclass(value) and issubclass(value, Exception) and "__init__" not in vars(value)):
         signature = inspect.signature(value if inspect.isclass(value) else function_of(name))
         wanted = [p for p in signature.parameters.values() if p.name not in ("self", "cls")]
-    stars = {inspect.Parameter.VAR_POSITIONAL: "*", inspect.Parameter.VAR_KEYWORD: "**"}
+    stars: dict[Any, str] = {inspect.Parameter.VAR_POSITIONAL: "*", inspect.Parameter.VAR_KEYWORD: "**"}
     headers = re.findall(r"^(\S.*?) : ", sections(name).get("Parameters", ""), flags=re.MULTILINE)
     named = [word for header in headers for word in header.split(", ")]
     assert sorted(named) == sorted(stars.get(p.kind, "") + p.name for p in wanted)
@@ -205,9 +205,9 @@ try:
     lrsearch.search(None, "no-task")
 except lrsearch.InputError:
     pass
-import lrsearch.study.run
+import lrsearch.study.search
 assert shown() == before, "changed by its use"
-assert inspect.isfunction(lrsearch.search) and lrsearch.search is lrsearch.study.run.search
+assert inspect.isfunction(lrsearch.search) and lrsearch.search is lrsearch.study.search.search
 signature, text = before
 assert signature.startswith("(task: ") and "epochs: " in signature, signature
 assert "*args" not in signature and "*args" not in text

@@ -29,7 +29,8 @@ from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 import lrsearch
 from lrsearch import InputError, RangeTest, RecordError
 from lrsearch.cli import main
-from lrsearch.core.study_plan import StudyPlan, load_plan
+from lrsearch.core.presets import load_plan
+from lrsearch.core.study_plan import StudyPlan
 from lrsearch.errors import LrsearchError
 from lrsearch.study.gather import gather
 from lrsearch.study.prepare import with_whole_schedules

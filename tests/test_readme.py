@@ -14,7 +14,7 @@ from typer.main import get_command
 
 from lrsearch.cli import app
 from lrsearch.core.answer import WarningName
-from lrsearch.core.study_plan import load_plan
+from lrsearch.core.presets import load_plan
 from lrsearch.study.prepare import with_whole_schedules
 from tests.readme import PAGES, README, rendered
 

@@ -142,9 +142,9 @@ def search(
     with reporting(debug, study=name), limited(max_time):
         if quiet:
             warnings.simplefilter("ignore")
-        from lrsearch.core.study_plan import load_plan
+        from lrsearch.core.presets import load_plan
         from lrsearch.study.prepare import changes_asked, prepare
-        from lrsearch.study.run import search as run
+        from lrsearch.study.search import search as run
         from lrsearch.study.task_source import load_task
 
         source = (task, settings or [])
@@ -192,7 +192,7 @@ def resume(
     with reporting(debug, study=name), limited(max_time):
         if quiet:
             warnings.simplefilter("ignore")
-        from lrsearch.study.run import resume as run
+        from lrsearch.study.search import resume as run
 
         with redirect_stdout(sys.stderr):
             result = run(

@@ -10,10 +10,11 @@ from typing import Any, Literal
 import numpy as np
 
 from lrsearch.core.answer import Answer, StageResult
+from lrsearch.core.objective import Objective
 from lrsearch.core.observations import response_under
 from lrsearch.core.response import Interval, Response
 from lrsearch.core.stats import Noise, compare
-from lrsearch.core.study_plan import Objective, StudyPlan
+from lrsearch.core.study_plan import StudyPlan
 from lrsearch.core.trial import Direction, TrialResult, Use
 from lrsearch.errors import InputError
 

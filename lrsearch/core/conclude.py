@@ -8,11 +8,12 @@ from typing import Any
 
 from lrsearch.core.answer import Answer, Finalist, StageResult, WarningName
 from lrsearch.core.confirm import Confirmed
+from lrsearch.core.objective import direction_of
 from lrsearch.core.observations import observe, response_under
 from lrsearch.core.response import Response
 from lrsearch.core.stages import Base
 from lrsearch.core.stats import Candidate, Noise, noise
-from lrsearch.core.study_plan import StudyPlan, direction_of
+from lrsearch.core.study_plan import StudyPlan
 from lrsearch.core.trial import TrialResult
 from lrsearch.schedules import schedule_name
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from lrsearch.core.suggest import Suggestion
+    from lrsearch.core.suggestion import Suggestion
 
 
 @dataclass(frozen=True)

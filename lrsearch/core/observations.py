@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from lrsearch.core.answer import StageResult
+from lrsearch.core.objective import Objective
 from lrsearch.core.response import Observation, Response
 from lrsearch.core.stats import Noise
 from lrsearch.core.study_plan import StudyPlan
 from lrsearch.core.trial import TrialResult
+from lrsearch.schedules import schedule_name
 
 
 def observe(plan: StudyPlan, results: Iterable[TrialResult]) -> list[Observation]:
@@ -49,3 +52,29 @@ def response_under(
     if base_lr is not None and schedule != plan.base_schedule:
         expected = plan.expected_lr(schedule, base_lr)
     return Response(observe(plan, full or under), noise, expected)
+
+
+def trial_rows(stages: Iterable[StageResult], objective: Objective) -> list[dict[str, Any]]:
+    """Return a row a training, in order, with its final metrics."""
+    rows = []
+    for stage in stages:
+        for number, trial in enumerate(stage.trials):
+            loss = objective.as_loss(trial) if trial.status == "complete" else None
+            rows.append(
+                {
+                    "stage": stage.stage,
+                    "trial": number,
+                    "lr": trial.spec.lr,
+                    "schedule": schedule_name(trial.spec.schedule),
+                    "seed": trial.spec.seed,
+                    "steps": trial.spec.steps,
+                    "optimizer": trial.spec.optimizer,
+                    "status": trial.status,
+                    "objective": None if loss is None else objective.from_loss(loss),
+                    "steps_done": trial.steps_done,
+                    "seconds": trial.seconds,
+                    "cause": trial.cause,
+                    **{f"{name}_final": s.final for name, s in trial.metrics.items()},
+                }
+            )
+    return rows

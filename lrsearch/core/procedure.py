@@ -22,7 +22,7 @@ from lrsearch.core.observer import Observer
 from lrsearch.core.stage import Stage, readable
 from lrsearch.core.stages import Base, coarse, decay, fine
 from lrsearch.core.study_plan import StageName, StudyPlan
-from lrsearch.core.suggest import Suggestion
+from lrsearch.core.suggestion import Suggestion
 from lrsearch.schedules import schedule_name
 
 SOUND = ("ok", "rules_disagree", "never_diverged")

@@ -5,115 +5,26 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from lrsearch.core.divergence import Divergence
-from lrsearch.core.sweep_plan import validated
-from lrsearch.core.trial import Direction, TrialResult, Use, is_loss
+from lrsearch.core.objective import Objective
+from lrsearch.core.sweep_plan import PlanPart, validated
 from lrsearch.errors import InputError
-from lrsearch.schedules import Sweep, decay_names, schedule_from_dict
 
 StageName = Literal["range-test", "coarse", "fine", "decay", "confirm"]
 STAGES: tuple[StageName, ...] = ("range-test", "coarse", "fine", "decay", "confirm")
 
-LOWEST_LR, HIGHEST_LR = 1e-12, 1e6
-"""No lr beyond is ever tried."""
 SWEEP_STEPS = 100
 """Updates that a study's sweep has at least: enough to tell the edge within a factor 3."""
-_RECORDED_STEPS = 1000
-"""Training losses that a trial records at most; more are thinned evenly."""
-_LOWER_IS_BETTER = ("loss", "nll", "mse", "rmse", "mae", "error", "perplexity", "ppl", "wer", "cer")
-_HIGHER_IS_BETTER = (
-    *("acc", "accuracy", "f1", "auc", "auroc", "precision", "recall", "r2", "bleu", "rouge", "iou", "dice"),
-)
+_RECORDED_STEPS = 1000  # training losses that a trial records at most; more are thinned evenly
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class Objective(_Part):
-    """What is optimised: a metric as trials report it, its final value or its best.
-
-    Without a direction, the name after its last ``/`` decides, as `direction_of` has it.
-    """
-
-    metric: str = Field("val/loss", min_length=1, description="name a metric that trials report")
-    direction: Direction | None = Field(None, description="choose 'minimize' or 'maximize'")
-    use: Use = Field("final", description="choose 'final' or 'best'")
-
-    @property
-    def towards(self) -> Direction:
-        """The direction, given or told by the metric's name; InputError where neither says it."""
-        found = self.direction or direction_of(self.metric)
-        if found is None:
-            raise InputError(
-                "objective.direction",
-                self.direction,
-                f"the name {self.metric!r} does not say whether lower or higher is better",
-                "give direction='minimize' or 'maximize', on the command line --direction",
-            )
-        return found
-
-    @property
-    def best_mean(self) -> str:
-        """What the best of several is called: ``highest mean val/accuracy``."""
-        return f"{'lowest' if self.towards == 'minimize' else 'highest'} mean {self.metric}"
-
-    def as_loss(self, result: TrialResult) -> float | None:
-        """The objective of a trial with its sign turned so that lower is better; None where not reported."""
-        summary = result.metrics.get(self.metric)
-        if summary is None:
-            return None
-        value = summary.read(self.use, self.towards)
-        return value if self.towards == "minimize" else -value
-
-    def initial_loss(self, result: TrialResult) -> float | None:
-        """The objective before the training, sign turned likewise; None where nothing tells it.
-
-        It is the first of several values; of a loss that is reported once it is the first training loss.
-        """
-        summary = result.metrics.get(self.metric)
-        if summary is not None and summary.count > 1:
-            return summary.first if self.towards == "minimize" else -summary.first
-        return self.untrained_loss(result)
-
-    def untrained_loss(self, result: TrialResult) -> float | None:
-        """The untrained model's objective, sign turned likewise; None where nothing tells it.
-
-        Of a loss that was not measured before the training it is the first training loss.
-        """
-        summary = result.metrics.get(self.metric)
-        if summary is not None and summary.untrained is not None:
-            return summary.untrained if self.towards == "minimize" else -summary.untrained
-        return result.initial_loss if is_loss(self.metric) and self.towards == "minimize" else None
-
-    def from_loss(self, loss: float) -> float:
-        """The objective's own value of what `as_loss` turned."""
-        return loss if self.towards == "minimize" else -loss
-
-
-def direction_of(metric: str) -> Direction | None:
-    """Which way a metric is better whose name after the last ``/`` is a usual one, else None.
-
-    ``loss``, ``nll``, ``mse``, ``rmse``, ``mae``, ``error``, ``perplexity``, ``ppl``, ``wer`` and ``cer`` are
-    minimised; ``acc``, ``accuracy``, ``f1``, ``auc``, ``auroc``, ``precision``, ``recall``, ``r2``, ``bleu``,
-    ``rouge``, ``iou`` and ``dice`` are maximised, in whatever case.
-    """
-    name = metric.rpartition("/")[2].lower()
-    if name in _LOWER_IS_BETTER:
-        return "minimize"
-    return "maximize" if name in _HIGHER_IS_BETTER else None
-
-
-class RangeTestStage(_Part):
+class RangeTestStage(PlanPart):
     """The sweeps that bracket the lr; one costs at most `share` of a full training."""
 
     repeats: int = Field(3, ge=1, description="give the number of seeds, at least 1")
@@ -122,7 +33,7 @@ class RangeTestStage(_Part):
     max_lr: float = Field(10.0, gt=0, description="give a finite lr above min_lr, e.g. 10")
 
 
-class CoarseStage(_Part):
+class CoarseStage(PlanPart):
     """A log grid of the base lr below the edge, extended where the best is at an end; then further seeds."""
 
     points: int = Field(3, ge=3, description="give the number of lrs, at least 3")
@@ -131,13 +42,13 @@ class CoarseStage(_Part):
     replicates: int = Field(1, ge=1, description="give the number of further seeds, at least 1")
 
 
-class FineStage(_Part):
+class FineStage(PlanPart):
     """The vertex of the response, then a sampler, until nothing more is to be gained."""
 
     trials: int = Field(0, ge=0, description="give the most trials, at least 0")
 
 
-class DecayStage(_Part):
+class DecayStage(PlanPart):
     """The schedule families at an lr above the base lr; the best are followed octave by octave."""
 
     families: tuple[dict[str, Any], ...] = Field(
@@ -157,7 +68,7 @@ class DecayStage(_Part):
         return value
 
 
-class ConfirmStage(_Part):
+class ConfirmStage(PlanPart):
     """Fresh seeds for the finalists, the same for each, more while it is undecided; the baseline has one."""
 
     candidates: int = Field(2, ge=2, le=6, description="give the number of finalists, 2 to 6")
@@ -183,7 +94,7 @@ class StageCost:
     most: float
 
 
-class StudyPlan(_Part):
+class StudyPlan(PlanPart):
     """Everything that decides how a study goes, apart from its task.
 
     Each stage may spend what the later ones do not need; together they cost at most `budget` run-equivalents
@@ -454,11 +365,10 @@ class StudyPlan(_Part):
             For a wrong value; the message names the field, its value and the mend.
         """
         objective = changes.get("objective")
-        if isinstance(objective, Mapping) and objective.get("metric", self.objective.metric) != (
-            self.objective.metric
-        ):
+        metric = self.objective.metric
+        if isinstance(objective, Mapping) and objective.get("metric", metric) != metric:
             changes["objective"] = {"direction": None, **objective}
-        return validated(StudyPlan, **_merged(self.to_dict(), changes))
+        return validated(StudyPlan, **merge(self.to_dict(), changes))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the plan as plain JSON.
@@ -478,84 +388,13 @@ class StudyPlan(_Part):
 
 DEFAULT_EPOCHS = 5
 
-PRESETS: dict[str, dict[str, Any]] = {
-    "quick": {
-        "budget": 10.0,
-        "baseline": False,
-        "range_test": {"repeats": 2, "share": 0.25},
-        "decay": {"families": ["constant", "linear", "one_cycle"]},
-        "confirm": {"seeds": 1, "max_seeds": 3},
-    },
-    "default": {},
-    "thorough": {
-        "budget": 60.0,
-        "coarse": {"points": 5, "factor": 4.0, "replicates": 4, "extensions": 4},
-        "fine": {"trials": 6},
-        "decay": {
-            "families": [
-                *("constant", "linear", "cosine", "wsd", "step", "one_cycle"),
-                *("exponential", "polynomial"),
-            ],
-            "extended": 3,
-            "trials": 24,
-        },
-        "confirm": {"candidates": 3, "seeds": 3, "max_seeds": 6},
-    },
-}
-"""Why they are as they are, in figures: the README's section on the benchmark."""
 
-
-def load_plan(source: str | os.PathLike[str] | Mapping[str, Any] | StudyPlan = "default") -> StudyPlan:
-    """A plan from a preset's name, a TOML file, or a mapping; both may name the `preset` they start from.
-
-    Raises InputError that names the field, its value and the mend, also for a schedule.
-    """
-    if isinstance(source, StudyPlan):
-        return _checked(source)
-    if isinstance(source, Mapping):
-        return _checked(_from_table(source))
-    if isinstance(source, str) and not source.endswith(".toml"):
-        return _checked(_from_table({"preset": source}))
-    try:
-        return _checked(_from_table(tomllib.loads(Path(source).read_text(encoding="utf-8"))))
-    except OSError as error:
-        problem = f"cannot be read ({error.strerror})"
-        raise InputError("plan", str(source), problem, "check the path") from error
-    except InputError:
-        raise
-    except (ValueError, TypeError, RecursionError) as error:
-        raise InputError("plan", str(source), f"is no TOML ({error})", "mend the file") from error
-
-
-def _checked(plan: StudyPlan) -> StudyPlan:
-    """The plan, once every schedule in it is a decay that is known, with parameters that it takes.
-
-    This is asked of a plan that is to be carried out: a record may be read where a family is not known.
-    """
-    families = {f"decay.families[{k}]": family for k, family in enumerate(plan.decay.families)}
-    for argument, data in {"base_schedule": plan.base_schedule, **families}.items():
-        if isinstance(schedule_from_dict(data, argument), Sweep):
-            mend = f"choose from {', '.join(decay_names())}"
-            raise InputError(f"{argument}.name", data["name"], "is no decay", mend)
-    return plan
-
-
-def _from_table(table: Mapping[str, Any]) -> StudyPlan:
-    preset = table.get("preset", "default")
-    if not isinstance(preset, str) or preset not in PRESETS:
-        known = ", ".join(PRESETS)
-        raise InputError("plan", preset, "is no preset", f"choose from {known}, or give a .toml file")
-    for name in table:
-        if not isinstance(name, str):
-            raise InputError("plan", name, "is no name of a setting", "give names as text")
-    return validated(StudyPlan, **_merged(PRESETS[preset], table))
-
-
-def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return one table with the values of another put in, tables within tables likewise."""
     merged = dict(base)
     for key, value in changes.items():
         below = merged.get(key)
         if isinstance(below, Mapping) and isinstance(value, Mapping) and key != "base_schedule":
-            value = _merged(below, value)  # noqa: PLW2901 (another family has other parameters, so not merged)
+            value = merge(below, value)  # noqa: PLW2901 (another family has other parameters, so not merged)
         merged[key] = value
     return merged

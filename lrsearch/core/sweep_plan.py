@@ -24,10 +24,14 @@ _STEPS_OF_AN_UNKNOWN_EPOCH = 300
 """Enough for an edge that no longer moves with the number of steps, few enough for a slow model."""
 
 
-class SweepPlan(BaseModel):
-    """The settings of a range test; every field is an argument of `lrsearch.range_test`."""
+class PlanPart(BaseModel):
+    """Settings: frozen, without unknown names, without NaN."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class SweepPlan(PlanPart):
+    """The settings of a range test; every field is an argument of `lrsearch.range_test`."""
 
     min_lr: _LearningRate = 1e-7
     max_lr: _LearningRate = 10.0

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from lrsearch.core import text
 from lrsearch.core.curve import RangeTestCurve
-from lrsearch.core.suggest import GROUPS_READ, Suggestion
+from lrsearch.core.suggestion import GROUPS_READ, Suggestion
 from lrsearch.core.table import Table, escape_markdown
 
 _STOPS = {

@@ -10,7 +10,7 @@ from lrsearch.core import text
 from lrsearch.core.answer import Answer, Finalist, StageResult, WarningName
 from lrsearch.core.curve import Array, RangeTestCurve
 from lrsearch.core.study_plan import StudyPlan
-from lrsearch.core.suggest import Suggestion
+from lrsearch.core.suggestion import Suggestion
 from lrsearch.core.table import Row, Table
 from lrsearch.core.trial import TrialResult
 from lrsearch.report.study import undecided

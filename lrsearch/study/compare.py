@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from lrsearch.core.comparison import ComparedStudy, Comparison, ComparisonRow, compare_studies
 from lrsearch.errors import InputError
 from lrsearch.schedules import schedule_name
-from lrsearch.study.result import StudyResult, load_study
+from lrsearch.study.load import load_study
+from lrsearch.study.result import StudyResult
 from lrsearch.tracking.folder import find_folder
 
 if TYPE_CHECKING:

@@ -15,9 +15,9 @@ from lrsearch.study.optuna_study import Storage
 from lrsearch.study.record import StudyRecord, TrialRecord
 from lrsearch.tracking.folder import StudyFolder
 from lrsearch.training.checkpoint import Checkpoints
+from lrsearch.training.random_state import repeats_itself
 from lrsearch.training.run_trial import run_trial
 from lrsearch.training.signals import DeferredSignals
-from lrsearch.training.snapshot import repeats_itself
 from lrsearch.training.task import Task
 
 if TYPE_CHECKING:

@@ -15,7 +15,8 @@ from lrsearch.core.curve import Array, RangeTestCurve
 from lrsearch.core.findings import SweepFindings
 from lrsearch.core.procedure import best_so_far
 from lrsearch.core.study_plan import STAGES
-from lrsearch.core.suggest import Suggestion, combine, suggest
+from lrsearch.core.suggest import combine, suggest
+from lrsearch.core.suggestion import Suggestion
 from lrsearch.core.trial import TrialResult
 from lrsearch.errors import InputError, RecordError
 from lrsearch.report.study_page_data import Commands, Origin, ReportData, State

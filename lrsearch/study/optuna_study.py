@@ -25,11 +25,12 @@ from sqlalchemy import event
 from sqlalchemy.exc import SQLAlchemyError
 
 from lrsearch.core.response import Observation
-from lrsearch.core.study_plan import HIGHEST_LR, LOWEST_LR, STAGES, StageName, StudyPlan
+from lrsearch.core.stages import HIGHEST_LR, LOWEST_LR
+from lrsearch.core.study_plan import STAGES, StageName, StudyPlan
 from lrsearch.core.trial import TrialResult, TrialSpec
 from lrsearch.errors import RecordError, first_line
 from lrsearch.schedules import schedule_name
-from lrsearch.training.snapshot import single_threaded
+from lrsearch.training.random_state import single_threaded
 
 _KEY = "lrsearch.trial_key"
 

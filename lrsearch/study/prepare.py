@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal
 
-from lrsearch.core.study_plan import Objective, StudyPlan
+from lrsearch.core.objective import Objective
+from lrsearch.core.study_plan import StudyPlan
 from lrsearch.core.sweep_plan import SweepPlan
 from lrsearch.core.trial import check_name
 from lrsearch.errors import InputError, LrsearchError, first_line, is_out_of_memory

@@ -10,8 +10,9 @@ from typing import Any, TypedDict, Unpack
 
 from lrsearch.core.answer import Answer, Finalist, StageResult
 from lrsearch.core.curve import RangeTestCurve
-from lrsearch.core.study_plan import Objective, StudyPlan, direction_of
-from lrsearch.core.suggest import Suggestion
+from lrsearch.core.objective import Objective, direction_of
+from lrsearch.core.study_plan import StudyPlan
+from lrsearch.core.suggestion import Suggestion
 from lrsearch.core.sweep_plan import SweepPlan
 from lrsearch.core.trial import TrialResult, TrialSpec
 from lrsearch.errors import RecordError

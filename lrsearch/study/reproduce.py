@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from lrsearch.core.trial import TrialSpec
 from lrsearch.errors import InputError, RecordError
+from lrsearch.study.load import load_study
 from lrsearch.study.prepare import prepare
-from lrsearch.study.result import StudyResult, load_study
+from lrsearch.study.result import StudyResult
 from lrsearch.study.task_source import load_task
 from lrsearch.tracking.folder import find_folder
 from lrsearch.tracking.provenance import collect

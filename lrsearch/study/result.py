@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lrsearch.core.answer import Answer, Finalist, StageResult
-from lrsearch.core.observations import response_under
+from lrsearch.core.observations import response_under, trial_rows
 from lrsearch.core.response import FittedResponse, Interval, Response, Tolerance
 from lrsearch.core.stats import Noise
 from lrsearch.core.trial import TrialResult
 from lrsearch.schedules import schedule_from_dict, schedule_name
-from lrsearch.study.config import StudyConfig, load_config
-from lrsearch.study.files import read_result
-from lrsearch.tracking.folder import StudyFolder, find_folder
+from lrsearch.study.config import StudyConfig
+from lrsearch.tracking.folder import StudyFolder
 from lrsearch.tracking.reading import read_run, read_start
 from lrsearch.tracking.status import RecordStatus
 from lrsearch.tracking.sync import Mirror
@@ -128,7 +127,7 @@ class StudyResult(RecordStatus):
         """
         import pandas as pd
 
-        return pd.DataFrame(self._rows())
+        return pd.DataFrame(trial_rows(self.stages, self.config.plan.objective))
 
     def trials_of(self, finalist: Finalist) -> list[TrialResult]:
         """Return a finalist's trainings in the confirm stage.
@@ -362,75 +361,7 @@ class StudyResult(RecordStatus):
 
         return write_report(self.folder, path, (self.answer, self.stages))
 
-    def _rows(self) -> list[dict[str, Any]]:
-        objective = self.config.plan.objective
-        rows = []
-        for stage in self.stages:
-            for number, trial in enumerate(stage.trials):
-                loss = objective.as_loss(trial) if trial.status == "complete" else None
-                rows.append(
-                    {
-                        "stage": stage.stage,
-                        "trial": number,
-                        "lr": trial.spec.lr,
-                        "schedule": schedule_name(trial.spec.schedule),
-                        "seed": trial.spec.seed,
-                        "steps": trial.spec.steps,
-                        "optimizer": trial.spec.optimizer,
-                        "status": trial.status,
-                        "objective": None if loss is None else objective.from_loss(loss),
-                        "steps_done": trial.steps_done,
-                        "seconds": trial.seconds,
-                        "cause": trial.cause,
-                        **{f"{name}_final": s.final for name, s in trial.metrics.items()},
-                    }
-                )
-        return rows
-
     def _repr_html_(self) -> str:
         from lrsearch.report.study import study_html
 
         return study_html(self.answer, self.stages, self.name)
-
-
-def load_study(folder: StudyFolder) -> StudyResult:
-    """Reads a finished study from its folder; RecordError where a file is missing or damaged."""
-    config = load_config(folder)
-    answer, stages = read_result(folder)
-    starts = [read_start(path) for path in folder.journals()]
-    key = next((start.key for start in starts if start.kind == "study"), None)
-    return StudyResult(folder.name, answer, stages, config, folder, key=key)
-
-
-def load(name: str) -> Any:
-    """Load the result of an earlier study or range test.
-
-    Parameters
-    ----------
-    name : str
-        Its name, or the path of its folder.
-
-    Returns
-    -------
-    StudyResult or RangeTest
-        The result, read from its folder.
-
-    Raises
-    ------
-    InputError
-        For an unknown name; the message lists those there are.
-    RecordError
-        For a study or range test that is not finished, or damaged.
-
-    Examples
-    --------
-    Here "small" is the name of a study that is finished:
-
-    >>> import lrsearch
-    >>> lrsearch.load("small")
-    StudyResult('small', lr=..., schedule=..., cost=...)
-    """
-    from lrsearch.study.sweep_result import load_range_test
-
-    folder = find_folder(name)
-    return load_study(folder) if folder.plan.is_file() else load_range_test(folder)

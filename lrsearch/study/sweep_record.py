@@ -11,7 +11,7 @@ from typing import Any
 
 from lrsearch.core.curve import RangeTestCurve, RunningAverage
 from lrsearch.core.observer import Observer
-from lrsearch.core.suggest import Suggestion
+from lrsearch.core.suggestion import Suggestion
 from lrsearch.core.sweep_plan import SweepPlan
 from lrsearch.files import write_json, writing
 from lrsearch.report.range_test import describe_range_test

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from lrsearch.core.curve import RangeTestCurve
-from lrsearch.core.suggest import Suggestion, suggest
+from lrsearch.core.suggest import suggest
+from lrsearch.core.suggestion import Suggestion
 from lrsearch.errors import RecordError
 from lrsearch.tracking.folder import StudyFolder
 from lrsearch.tracking.reading import read_start

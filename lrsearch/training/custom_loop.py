@@ -13,7 +13,7 @@ from lrsearch.core.trial import TrialSpec
 from lrsearch.errors import InputError, StopTrial
 from lrsearch.training.loop import Observer, Outcome
 from lrsearch.training.lr_scaling import LoopLook, look_at_loop, warn_of_unscaled
-from lrsearch.training.snapshot import preserve_random_state, seed_everything
+from lrsearch.training.random_state import preserve_random_state, seed_everything
 from lrsearch.training.subjects import FIRST_STEPS, SweepOrder
 from lrsearch.training.task import choose_device
 from lrsearch.training.trial import TrainFunction, Trial

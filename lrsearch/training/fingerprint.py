@@ -16,7 +16,8 @@ from torch.utils.data import IterableDataset
 from lrsearch.errors import first_line
 from lrsearch.training.data import batch_count, batch_size, entries
 from lrsearch.training.loaders import seed_loaders
-from lrsearch.training.snapshot import preserve_random_state, seed_everything, strided_parts
+from lrsearch.training.random_state import preserve_random_state, seed_everything
+from lrsearch.training.snapshot import strided_parts
 
 _ITEMS = 64
 

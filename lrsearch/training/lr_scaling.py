@@ -20,7 +20,7 @@ from lrsearch.errors import InputError, StopTrial
 from lrsearch.schedules import Constant
 from lrsearch.schedules.base import FloatArray
 from lrsearch.training.optimizers import group_lrs
-from lrsearch.training.snapshot import preserve_random_state, seed_everything
+from lrsearch.training.random_state import preserve_random_state, seed_everything
 from lrsearch.training.task import Task, check_parts
 from lrsearch.training.trial import TrainFunction, Trial, TrialSchedule
 from lrsearch.training.update import Training

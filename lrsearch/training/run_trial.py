@@ -24,7 +24,8 @@ from lrsearch.training.data import check_batches
 from lrsearch.training.loaders import is_one_shot, seed_loaders
 from lrsearch.training.loop import Observer, Validated, fit
 from lrsearch.training.optimizers import eval_mode, evaluating, group_lrs, train_mode
-from lrsearch.training.snapshot import preserve_random_state, seed_everything, strided_parts
+from lrsearch.training.random_state import preserve_random_state, seed_everything
+from lrsearch.training.snapshot import strided_parts
 from lrsearch.training.task import Task, check_parts, steps_per_epoch
 from lrsearch.training.tensor_store import write_tensors
 from lrsearch.training.trial import TrainFunction, Trial

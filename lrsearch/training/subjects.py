@@ -21,11 +21,8 @@ from lrsearch.training.loaders import is_one_shot, seed_loaders
 from lrsearch.training.loop import Observer, Outcome, fit
 from lrsearch.training.lr_scaling import UNSCALED, TaskLook, courses, look_at, warn_of_unscaled
 from lrsearch.training.optimizers import group_lrs, set_group_lrs, train_mode
-from lrsearch.training.snapshot import (
-    Keep,
-    preserve_state,
-    seed_everything,
-)
+from lrsearch.training.random_state import seed_everything
+from lrsearch.training.snapshot import Keep, preserve_state
 from lrsearch.training.task import (
     LossFunction,
     StepFunction,

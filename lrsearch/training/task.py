@@ -17,7 +17,8 @@ from lrsearch.errors import InputError, a_kind_of
 from lrsearch.training.data import batch_count, split_batch
 from lrsearch.training.metrics import Metric, MetricObject, Whole
 from lrsearch.training.optimizers import group_lrs
-from lrsearch.training.snapshot import check_initialised, preserve_random_state, preserve_state
+from lrsearch.training.random_state import preserve_random_state
+from lrsearch.training.snapshot import check_initialised, preserve_state
 
 Batch = Any
 LossFunction = Callable[..., Tensor]

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.linalg import LinAlgError  # type: ignore[attr-defined]
 
 from lrsearch.errors import LrsearchError, first_line, is_out_of_memory
-from lrsearch.training.snapshot import Kept, distinct_cells, preserve_random_state, seed_everything
+from lrsearch.training.random_state import preserve_random_state, seed_everything
+from lrsearch.training.snapshot import Kept, distinct_cells
 
 Untrained = Callable[[], AbstractContextManager[nn.Module]]
 """A block in which the model is as it was before the first update."""

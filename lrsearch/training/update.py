@@ -24,7 +24,7 @@ from lrsearch.training.portable_state import (
     put_module_state,
     put_optimizer_state,
 )
-from lrsearch.training.snapshot import preserve_random_state
+from lrsearch.training.random_state import preserve_random_state
 from lrsearch.training.task import LossFunction, StepFunction, forward
 from lrsearch.training.untrained import (
     BadBatch,

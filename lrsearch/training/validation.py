@@ -13,7 +13,8 @@ from lrsearch.errors import InputError, first_line
 from lrsearch.training.data import count_targets, to_device
 from lrsearch.training.loaders import epoch_number, epoch_setters, preserve_epochs
 from lrsearch.training.metrics import as_number, gathered, scalar, weighted_mean
-from lrsearch.training.snapshot import preserve_buffers, preserve_random_state, seed_everything
+from lrsearch.training.random_state import preserve_random_state, seed_everything
+from lrsearch.training.snapshot import preserve_buffers
 from lrsearch.training.task import Batch, Forward, Task, forward
 
 

@@ -30,7 +30,8 @@ from typing import Any, NoReturn
 
 from lrsearch.core.observer import Observer
 from lrsearch.core.trial import TrialResult, TrialSpec
-from lrsearch.study.result import StudyResult, load_study
+from lrsearch.study.load import load_study
+from lrsearch.study.result import StudyResult
 from lrsearch.tracking.folder import StudyFolder
 from lrsearch.tracking.reading import RunRecord
 from tests.study.tasks import digits, points_of, runs, study, trainings, wait_for_mirror

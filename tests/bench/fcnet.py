@@ -36,9 +36,10 @@ from lrsearch.core.curve import Array
 from lrsearch.core.executor import ImmediateExecutor
 from lrsearch.core.findings import Bracket
 from lrsearch.core.observer import Observer
+from lrsearch.core.presets import load_plan
 from lrsearch.core.procedure import run_stages
 from lrsearch.core.response import Observation
-from lrsearch.core.study_plan import StudyPlan, load_plan
+from lrsearch.core.study_plan import StudyPlan
 from lrsearch.core.trial import MetricSummary, TrialResult, TrialSpec
 from lrsearch.schedules import schedule_name
 

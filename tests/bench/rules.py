@@ -24,12 +24,13 @@ from torch import nn
 
 from lrsearch.core.curve import Array
 from lrsearch.core.observer import Observer
-from lrsearch.core.suggest import RULES, suggest
+from lrsearch.core.suggest import suggest
+from lrsearch.core.suggestion import RULES
 from lrsearch.core.sweep_plan import SweepPlan
 from lrsearch.examples import digits, fashion_mnist
 from lrsearch.schedules import Constant
 from lrsearch.training.loop import fit
-from lrsearch.training.snapshot import seed_everything
+from lrsearch.training.random_state import seed_everything
 from lrsearch.training.subjects import FromTask
 from lrsearch.training.sweep import sweep
 from lrsearch.training.task import Task

@@ -12,7 +12,8 @@ import pytest
 
 from lrsearch.core.answer import Answer, WarningName
 from lrsearch.core.conclude import Evidence, conclude
-from lrsearch.core.study_plan import StudyPlan, load_plan
+from lrsearch.core.presets import load_plan
+from lrsearch.core.study_plan import StudyPlan
 from lrsearch.core.trial import TrialResult, TrialSpec
 from lrsearch.report.study_page_data import MENDS
 from tests.core.synthetic import INITIAL, STEPS, Outcome, Synthetic, study, summary

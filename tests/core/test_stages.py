@@ -6,7 +6,7 @@ import math
 import pytest
 
 from lrsearch.core.findings import Bracket
-from lrsearch.core.study_plan import PRESETS, load_plan
+from lrsearch.core.presets import PRESETS, load_plan
 from lrsearch.core.trial import TrialSpec
 from lrsearch.errors import StudyError
 from tests.core.synthetic import INITIAL, STEPS, Outcome, Synthetic, study

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from lrsearch.core.study_plan import Objective, direction_of, load_plan
+from lrsearch.core.objective import Objective, direction_of
+from lrsearch.core.presets import load_plan
 from lrsearch.errors import InputError
 
 

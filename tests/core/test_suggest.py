@@ -13,15 +13,8 @@ from hypothesis import strategies as st
 
 from lrsearch.core.curve import Array, RangeTestCurve
 from lrsearch.core.findings import Bracket
-from lrsearch.core.suggest import (
-    RULES,
-    Suggestion,
-    Verdict,
-    _longest_decrease,
-    combine,
-    read_shape,
-    suggest,
-)
+from lrsearch.core.suggest import _longest_decrease, combine, read_shape, suggest
+from lrsearch.core.suggestion import RULES, Suggestion, Verdict
 from lrsearch.schedules.sweep import sweep_lrs
 from tests.core.curves import (
     FALL,

@@ -16,9 +16,10 @@ from lrsearch.core.findings import (
     RankedSchedule,
     SweepFindings,
 )
+from lrsearch.core.presets import load_plan
 from lrsearch.core.response import Interval
 from lrsearch.core.stats import Gain
-from lrsearch.core.study_plan import StageName, load_plan
+from lrsearch.core.study_plan import StageName
 
 
 @pytest.mark.parametrize(("seconds", "said", "roughly"), [

@@ -7,7 +7,8 @@ from dataclasses import replace
 import numpy as np
 
 from lrsearch.core.curve import RangeTestCurve
-from lrsearch.core.suggest import Suggestion, combine, suggest
+from lrsearch.core.suggest import combine, suggest
+from lrsearch.core.suggestion import Suggestion
 from tests.core.curves import (
     default_lrs,
     falling_losses,

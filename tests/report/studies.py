@@ -21,9 +21,10 @@ from lrsearch.core.findings import (
     SweepFindings,
 )
 from lrsearch.core.observations import observe
+from lrsearch.core.presets import load_plan
 from lrsearch.core.response import Response
 from lrsearch.core.stats import Candidate, Gain, gain_over
-from lrsearch.core.study_plan import StudyPlan, load_plan
+from lrsearch.core.study_plan import StudyPlan
 from lrsearch.core.suggest import suggest
 from lrsearch.core.trial import MetricSummary, TrialResult, TrialSpec
 from lrsearch.report.study_page_data import Commands, Origin, ReportData

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from lrsearch.core.suggest import Suggestion
+from lrsearch.core.suggestion import Suggestion
 from lrsearch.core.table import Table
 from lrsearch.report.range_test import describe_range_test, range_test_table
 from tests.report.curves import CURVES, suggestion_of

@@ -10,9 +10,10 @@ import pytest
 
 from lrsearch.core.answer import Answer, StageResult
 from lrsearch.core.findings import ConfirmFindings
+from lrsearch.core.presets import PRESETS, load_plan
 from lrsearch.core.response import Interval, Tolerance
 from lrsearch.core.stats import Gain
-from lrsearch.core.study_plan import PRESETS, STAGES, load_plan
+from lrsearch.core.study_plan import STAGES
 from lrsearch.core.text import stage_found
 from lrsearch.report.study import (
     answer_lines,

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import pytest
 
 from lrsearch import schedules
-from lrsearch.core.study_plan import PRESETS, load_plan
+from lrsearch.core.presets import PRESETS, load_plan
 from lrsearch.errors import InputError
 from lrsearch.schedules import (
     BUILT_IN,

@@ -28,7 +28,7 @@ import lrsearch
 from lrsearch import InputError, RecordError, StudyResult, Task
 from lrsearch.core.answer import StageResult
 from lrsearch.core.observer import Observer
-from lrsearch.core.study_plan import load_plan
+from lrsearch.core.presets import load_plan
 from lrsearch.core.trial import TrialResult, TrialSpec
 from lrsearch.report import progress as shown_progress
 from lrsearch.report.progress import StudyProgress

@@ -25,7 +25,7 @@ from lrsearch.report.page import page
 from lrsearch.report.study_page_data import ReportData
 from lrsearch.study.files import FILES, write_files
 from lrsearch.study.gather import gather, write_page, write_report
-from lrsearch.study.result import load_study
+from lrsearch.study.load import load_study
 from lrsearch.tracking.entries import RunStart
 from lrsearch.tracking.folder import StudyFolder, find_folder
 from lrsearch.tracking.journal import RunJournal

@@ -22,9 +22,10 @@ import pytest
 
 from lrsearch.core.answer import Answer, Finalist
 from lrsearch.core.curve import RangeTestCurve
+from lrsearch.core.objective import Objective
+from lrsearch.core.presets import load_plan
 from lrsearch.core.response import Interval, Tolerance
 from lrsearch.core.stats import Gain
-from lrsearch.core.study_plan import Objective, load_plan
 from lrsearch.core.suggest import combine, suggest
 from lrsearch.core.sweep_plan import SweepPlan
 from lrsearch.core.trial import MetricSummary, TrialResult, TrialSpec

@@ -21,7 +21,8 @@ from torch import nn
 import lrsearch
 from lrsearch import InputError, StudyResult, Trial
 from lrsearch.core.findings import CoarseFindings, SweepFindings
-from lrsearch.core.study_plan import STAGES, load_plan
+from lrsearch.core.presets import load_plan
+from lrsearch.core.study_plan import STAGES
 from lrsearch.errors import StudyError
 from lrsearch.study.prepare import with_whole_schedules
 from lrsearch.tracking.reading import RunRecord

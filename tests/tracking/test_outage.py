@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from lrsearch.core.study_plan import Objective
+from lrsearch.core.objective import Objective
 from lrsearch.core.trial import TrialResult, TrialSpec
 from lrsearch.study.record import About, StudyRecord
 from lrsearch.tracking.folder import StudyFolder

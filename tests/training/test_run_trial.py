@@ -21,8 +21,8 @@ from lrsearch.core.trial import TrialResult
 from lrsearch.errors import InputError, RecordError
 from lrsearch.examples import digits
 from lrsearch.schedules import schedule_from_dict
+from lrsearch.training.random_state import seed_everything
 from lrsearch.training.run_trial import check_repeatable, evaluate
-from lrsearch.training.snapshot import seed_everything
 from lrsearch.training.task import steps_per_epoch
 from tests.training.tasks import CPU, DATA, EPOCH, INPUTS, TARGETS, accuracy, make_spec, run, sgd, small_task
 

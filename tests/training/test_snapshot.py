@@ -23,12 +23,8 @@ from torch.utils.data import DataLoader, DistributedSampler
 
 from lrsearch.errors import InputError
 from lrsearch.training.loaders import is_one_shot, seed_loaders
-from lrsearch.training.snapshot import (
-    Keep,
-    preserve_random_state,
-    preserve_state,
-    seed_everything,
-)
+from lrsearch.training.random_state import preserve_random_state, seed_everything
+from lrsearch.training.snapshot import Keep, preserve_state
 from tests.training.fingerprints import bits, changes, fingerprint
 from tests.training.zoo import FEATURES, ZOO, Setup, build, loader, net, train
 

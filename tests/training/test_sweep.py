@@ -18,7 +18,7 @@ from torch import Tensor, nn
 import lrsearch
 from lrsearch import InputError, RangeTest, Task
 from lrsearch.core.observer import Observer
-from lrsearch.core.suggest import Suggestion
+from lrsearch.core.suggestion import Suggestion
 from lrsearch.examples.digits import task as digits
 from lrsearch.report.plots.range_test import file_axes
 from tests.training.fingerprints import changes, fingerprint

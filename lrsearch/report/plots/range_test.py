@@ -16,7 +16,7 @@ from matplotlib.ticker import LogLocator
 
 from lrsearch.core import text
 from lrsearch.core.curve import SKIP_END, SKIP_START, Array, RangeTestCurve
-from lrsearch.core.suggest import RULES, Suggestion
+from lrsearch.core.suggestion import RULES, Suggestion
 
 _SIZE = (6.4, 4.8)
 _DPI = 160

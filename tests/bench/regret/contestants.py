@@ -16,7 +16,7 @@ import numpy as np
 import optuna
 
 from lrsearch.core.procedure import bracket_of
-from lrsearch.core.suggest import RULES
+from lrsearch.core.suggestion import RULES
 from lrsearch.schedules import schedule_name, schedule_names
 from tests.bench.regret.oracle import SCHEDULES
 from tests.bench.regret.peers import peer_names, peer_suggestion

@@ -24,7 +24,7 @@ from typing import Any
 import torch
 
 from lrsearch.core.observer import Observer
-from lrsearch.core.study_plan import load_plan
+from lrsearch.core.presets import load_plan
 from lrsearch.core.suggest import suggest
 from lrsearch.core.trial import TrialSpec
 from lrsearch.schedules import schedule_from_dict

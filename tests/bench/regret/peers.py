@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lrsearch.errors import first_line
-from lrsearch.training.snapshot import seed_everything, single_threaded
+from lrsearch.training.random_state import seed_everything, single_threaded
 from lrsearch.training.task import Task
 from tests.bench.peers import quiet
 from tests.bench.regret.oracle import FOLDER, setting_of

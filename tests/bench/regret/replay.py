@@ -26,10 +26,11 @@ from lrsearch.core.confirm import Confirmed
 from lrsearch.core.curve import Array
 from lrsearch.core.executor import ImmediateExecutor
 from lrsearch.core.observer import Observer
+from lrsearch.core.presets import load_plan
 from lrsearch.core.procedure import bracket_of, run_stages
 from lrsearch.core.stages import Base
-from lrsearch.core.study_plan import load_plan
-from lrsearch.core.suggest import Suggestion, combine
+from lrsearch.core.suggest import combine
+from lrsearch.core.suggestion import Suggestion
 from lrsearch.core.trial import MetricSummary, TrialResult, TrialSpec
 from lrsearch.errors import StudyError
 from lrsearch.schedules import schedule_name

@@ -22,7 +22,7 @@ from torch import nn
 from lrsearch.core.divergence import DivergenceRule
 from lrsearch.schedules import Constant, Cosine, Schedule
 from lrsearch.training.loop import fit
-from lrsearch.training.snapshot import seed_everything, single_threaded
+from lrsearch.training.random_state import seed_everything, single_threaded
 from lrsearch.training.task import Task
 from lrsearch.training.update import Training
 from lrsearch.training.validation import validate

@@ -11,7 +11,7 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from lrsearch.core.suggest import RULES
+from lrsearch.core.suggestion import RULES
 from lrsearch.report.plots.range_test import file_axes, plot_range_test, save
 from tests.report.curves import CURVES, LRS, suggestion_of
 
