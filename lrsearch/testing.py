@@ -1,17 +1,24 @@
-"""A conformance suite for schedule families of one's own, to be run by pytest.
+"""Conformance suites for what others add: schedule families, executors, observers. To be run by pytest.
 
-Derive a test class from it and name the schedules; each is put through every test::
+Derive a test class from a suite and say what is to be tested; it is put through every test::
 
     class TestMyDecay(ScheduleSuite):
         schedules = (MyDecay(), MyDecay(power=3.0), Warmup(MyDecay()))
+
+    class TestMyExecutor(ExecutorSuite):
+        def make(self) -> Executor:
+            return MyExecutor(task)
 
 A family made of a function stands under its name, ``FAMILIES["my_decay"]()``.
 """
 
 from __future__ import annotations
 
+import copy
 import io
 import json
+import math
+import pickle
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -20,6 +27,16 @@ import torch
 from torch.optim import SGD, Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
+from lrsearch.core.answer import StageResult
+from lrsearch.core.budget import Budget
+from lrsearch.core.confirm import Confirmed
+from lrsearch.core.executor import Executor
+from lrsearch.core.findings import Bracket, CoarseFindings, SweepFindings
+from lrsearch.core.observer import Observer
+from lrsearch.core.presets import load_plan
+from lrsearch.core.procedure import run_stages
+from lrsearch.core.study_plan import StudyPlan
+from lrsearch.core.trial import MetricSummary, TrialResult, TrialSpec
 from lrsearch.schedules import Schedule, schedule_from_dict
 from lrsearch.schedules.base import FloatArray
 from lrsearch.training.schedulers import build
@@ -133,3 +150,129 @@ class ScheduleSuite:
     def _built(self, schedule: Schedule, steps: int, epoch: int | None) -> FloatArray:
         optimizer = make_optimizer()
         return play(optimizer, build(schedule, optimizer, steps, epoch), steps)
+
+
+class ExecutorSuite:
+    """What every executor must keep to: derive from it, and `make` one.
+
+    It is asked for trainings of a few `steps` at `lrs` that train, and for all that the stages of a `plan`
+    between the lrs of a `bracket` ask for.
+    """
+
+    lrs: ClassVar[Sequence[float]] = (0.01, 0.03, 0.1)
+    steps: ClassVar[int] = 20
+    bracket: ClassVar[Bracket] = Bracket(0.004, 0.5)
+    plan: ClassVar[StudyPlan] = load_plan("quick")
+
+    def make(self) -> Executor:
+        """Return a new executor, which has trained nothing yet."""
+        raise NotImplementedError
+
+    def test_it_says_how_many_it_runs_at_once(self) -> None:
+        """At least one."""
+        np.testing.assert_array_less(0, self.make().slots)
+
+    def test_a_result_is_that_of_its_spec(self) -> None:
+        """It says how the training went, in finite numbers, and passes between processes and through JSON."""
+        for spec, result in zip(self._specs(), self._results(self.make()), strict=True):
+            np.testing.assert_equal(result.spec, spec)
+            np.testing.assert_equal(result.status in ("complete", "diverged", "failed"), True)
+            np.testing.assert_equal(0 <= result.steps_done <= spec.steps, True)
+            values = [v for m in result.metrics.values() for v in (m.first, m.final, m.low, m.high)]
+            np.testing.assert_equal(all(map(math.isfinite, values)), True)
+            np.testing.assert_equal(pickle.loads(pickle.dumps(result)), result)
+            np.testing.assert_equal(TrialResult.from_dict(json.loads(json.dumps(result.to_dict()))), result)
+
+    def test_the_same_spec_gives_the_same_result(self) -> None:
+        """Asked for again; of an exact executor, also where it is trained again."""
+        one = self.make()
+        first, again = self._results(one), self._results(one)
+        np.testing.assert_equal([_plain(r) for r in again], [_plain(r) for r in first])
+        if one.exact:
+            anew = self._results(self.make())
+            np.testing.assert_equal([_plain(r) for r in anew], [_plain(r) for r in first])
+
+    def test_as_many_as_it_has_slots_may_wait_for_their_results(self) -> None:
+        """Their results are the same, in whatever order they are asked for."""
+        executor = self.make()
+        specs = self._specs()[: executor.slots]
+        futures = [executor.submit(spec) for spec in specs]
+        results = [future.result() for future in reversed(futures)]
+        np.testing.assert_equal([result.spec for result in results], specs[::-1])
+
+    def test_the_stages_come_to_an_end_and_decide_the_same_again(self) -> None:
+        """A study that is resumed asks its executor for everything once more."""
+        one = self.make()
+        first, again = self._decide(one), self._decide(one)
+        np.testing.assert_equal(again.decision, first.decision)
+
+    def _specs(self) -> list[TrialSpec]:
+        constant = {"name": "constant"}
+        return [TrialSpec("coarse", lr, constant, seed, self.steps) for lr in self.lrs for seed in (0, 1)]
+
+    def _results(self, executor: Executor) -> list[TrialResult]:
+        return [executor.submit(spec).result() for spec in self._specs()]
+
+    def _decide(self, executor: Executor) -> Confirmed:
+        budget = Budget(self.plan.with_changes(baseline=False), self.steps)
+
+        def middle(_: object, low: float, high: float) -> float:
+            return math.sqrt(low * high)
+
+        return run_stages(budget, executor, middle, self.bracket, Observer())[1]
+
+
+def _plain(result: TrialResult) -> dict[str, Any]:
+    """A result without the time it took."""
+    return {**result.to_dict(), "seconds": None}
+
+
+class ObserverSuite:
+    """What every observer must keep to: derive from it, and `make` one.
+
+    It is told of studies that begin anew, that are resumed, and that are cut short.
+    """
+
+    def make(self) -> Observer:
+        """Return a new observer."""
+        raise NotImplementedError
+
+    def test_it_takes_a_whole_study(self) -> None:
+        """Every event, in the order in which they come, and nothing that it is told is changed."""
+        observer = self.make()
+        info, spec = {"model": "Linear"}, TrialSpec("coarse", 0.1, {"name": "constant"}, 0, 2)
+        before = copy.deepcopy((info, spec))
+        observer.stage_begins("range-test")
+        observer.sweep_begins(0, 2, info)
+        observer.sweep_step(0, 1, 1e-7, 2.3)
+        observer.sweep_step(0, 2, 10.0, 2.4)
+        observer.stage_ends(StageResult("range-test", (), 1.0, SweepFindings(None, None, "flat", "flat")))
+        observer.stage_begins("coarse")
+        observer.trial_begins(spec, 0)
+        observer.trial_step(1)
+        observer.trial_step(2)
+        metric = MetricSummary(2.3, 2.0, 2.0, 2.3, 2)
+        trial = TrialResult(spec, "complete", 2, 0.1, 2.3, {"val/loss": metric})
+        observer.trial_ends(trial)
+        found = CoarseFindings(0.1, None, needs_warmup=False, runs_differ=None)
+        observer.stage_ends(StageResult("coarse", (trial,), 1.0, found))
+        np.testing.assert_equal((info, spec), before)
+
+    def test_it_takes_a_resumed_study(self) -> None:
+        """What is on record is told at its end alone."""
+        observer = self.make()
+        spec = TrialSpec("coarse", 0.1, {"name": "constant"}, 0, 2)
+        observer.stage_begins("range-test")
+        observer.stage_ends(StageResult("range-test", (), 1.0, SweepFindings(None, None, "flat", "flat")))
+        observer.stage_begins("coarse")
+        observer.trial_ends(TrialResult(spec, "diverged", 1, 0.1, 2.3, cause="not_finite"))
+
+    def test_it_takes_failures(self) -> None:
+        """A training that raised, and a stage without findings, which was cut short."""
+        observer = self.make()
+        spec = TrialSpec("decay", 0.1, {"name": "linear"}, 0, 2)
+        failed = TrialResult(spec, "failed", 0, 0.1, cause="ValueError", error="ValueError: no")
+        observer.stage_begins("decay")
+        observer.trial_begins(spec, 0)
+        observer.trial_ends(failed)
+        observer.stage_ends(StageResult("decay", (failed,), 0.0))

@@ -18,7 +18,7 @@ class Executor(Protocol):
     """Runs trainings, and remembers those that have run already.
 
     `exact` says whether equal trainings give equal numbers, `slots` how many it runs at once. The same spec
-    gives the same result, whenever it is asked for. `lrsearch.testing.check_executor` holds an executor to
+    gives the same result, whenever it is asked for. `lrsearch.testing.ExecutorSuite` holds an executor to
     this.
     """
 

@@ -14,7 +14,7 @@ class Observer:
     """Hears of a range test or a study as it runs; derive from it and override what you want to hear.
 
     The methods are called in the process that trains, between two updates: they should be quick.
-    `lrsearch.testing.check_observer` runs one through all of them.
+    `lrsearch.testing.ObserverSuite` runs one through all of them.
     """
 
     def stage_begins(self, stage: StageName) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 from lrsearch.core.answer import StageResult
 from lrsearch.core.budget import Budget
 from lrsearch.core.confirm import Confirmed
-from lrsearch.core.executor import ImmediateExecutor
+from lrsearch.core.executor import Executor, ImmediateExecutor
 from lrsearch.core.findings import Bracket
 from lrsearch.core.observer import Observer
 from lrsearch.core.procedure import run_stages
@@ -93,7 +93,7 @@ class Outcome(Observer):
         self.stages.append(result)
 
 
-def study(executor: Synthetic, plan: StudyPlan, bracket: Bracket | None = Bracket(0.004, 0.5)) -> Outcome:  # noqa: B008
+def study(executor: Executor, plan: StudyPlan, bracket: Bracket | None = Bracket(0.004, 0.5)) -> Outcome:  # noqa: B008
     """All stages but the range test, whose cost is booked."""
     outcome = Outcome(Budget(plan.with_changes(base_schedule={"name": "constant"}), STEPS))
     outcome.budget.book_steps(round(plan.costs()[0].most * STEPS))

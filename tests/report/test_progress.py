@@ -12,10 +12,12 @@ from contextlib import contextmanager, redirect_stderr
 import pytest
 
 from lrsearch.core.answer import StageResult
+from lrsearch.core.observer import Observer
 from lrsearch.core.study_plan import StudyPlan
 from lrsearch.core.trial import TrialResult
 from lrsearch.report import progress as module
-from lrsearch.report.progress import StudyProgress
+from lrsearch.report.progress import StudyProgress, SweepProgress
+from lrsearch.testing import ObserverSuite
 from tests.report.studies import STEPS, plan_of, stages_of, trial
 
 PLAN = plan_of()
@@ -231,3 +233,13 @@ def test_a_step_costs_less_than_two_microseconds() -> None:
                 progress.trial_step(step)
             best = min(best, (time.perf_counter() - started) / 1000)
     assert best < 2e-6
+
+
+class TestStudyProgress(ObserverSuite):
+    def make(self) -> Observer:
+        return StudyProgress(plan_of(), STEPS)
+
+
+class TestSweepProgress(ObserverSuite):
+    def make(self) -> Observer:
+        return SweepProgress(1)
