@@ -32,7 +32,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 import lrsearch
 
-def task(batch_size: int = 8) -> lrsearch.Task:
+def task() -> lrsearch.Task:
     inputs = torch.randn(160, 4, generator=torch.Generator().manual_seed(0))
     targets = inputs.sum(1, keepdim=True) + torch.randn(160, 1, generator=torch.Generator().manual_seed(1))
     data = TensorDataset(inputs, targets)
@@ -40,7 +40,7 @@ def task(batch_size: int = 8) -> lrsearch.Task:
         model=lambda: nn.Linear(4, 1),
         optimizer=lambda parameters, lr: torch.optim.SGD(parameters, lr=lr),
         loss=nn.MSELoss(),
-        train_loader=DataLoader(data, batch_size=batch_size, shuffle=True),
+        train_loader=DataLoader(data, batch_size=8, shuffle=True),
         val_loader=DataLoader(data, batch_size=160),
     )
 """
@@ -91,19 +91,19 @@ def studied(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
         patch.setenv("LRSEARCH_HOME", str(place / "home"))
-        for name, settings in (("small", ("batch_size=8",)), ("wide", ("batch_size=4",))):
-            lrsearch.search(
-                load_task("line.py:task", settings),
-                name,
-                steps=20,
-                plan="quick",
-                device="cpu",
-                progress=False,
-                source=("line.py:task", settings),
-                tracking_uri=NOWHERE,
-            )
-            end_own_mirror(name)
-        shutil.copytree(find_folder("small").path, place / "home" / "half-done")
+        lrsearch.search(
+            load_task("line.py:task"),
+            "small",
+            steps=20,
+            plan="quick",
+            device="cpu",
+            progress=False,
+            source=("line.py:task", ()),
+            tracking_uri=NOWHERE,
+        )
+        end_own_mirror("small")
+        for copied in ("wide", "half-done"):  # quicker than another study, and the examples do not mind
+            shutil.copytree(find_folder("small").path, place / "home" / copied)
         find_folder("half-done").result.unlink()
     return place
 

@@ -168,8 +168,8 @@ class Trial:
     ...         scheduler.step()
     ...         trial.report(step, train_loss=loss)
     >>> found = lrsearch.range_test(train, min_lr=1e-3, steps=200, tracking=False)
-    >>> 0.1 < found.suggestion.bracket.high < 1
-    True
+    >>> found.suggestion.verdict, 0.01 < found.lr < 1
+    ('ok', True)
     """
 
     def __init__(
