@@ -7,10 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from functools import cache
 from typing import Any, Literal
-
-from pydantic import TypeAdapter
 
 from lrsearch.core import text
 from lrsearch.core.findings import Findings
@@ -18,7 +15,7 @@ from lrsearch.core.response import Interval, Tolerance
 from lrsearch.core.stats import Gain
 from lrsearch.core.study_plan import StageName
 from lrsearch.core.table import Table
-from lrsearch.core.trial import Configuration, TrialResult
+from lrsearch.core.trial import Configuration, TrialResult, from_plain
 from lrsearch.schedules import schedule_name
 
 WarningName = Literal[
@@ -58,8 +55,7 @@ class StageResult:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> StageResult:
         """Return the stage that `to_dict` wrote; ValueError for what it cannot have written."""
-        stage: StageResult = _adapter(StageResult).validate_python(values)
-        return stage
+        return from_plain(StageResult, values)
 
     def to_table(self) -> Table:
         """A row a trial, with its final metrics, under what the stage found and cost."""
@@ -168,10 +164,4 @@ class Answer:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Answer:
         """Return the answer that `to_dict` wrote; ValueError for what it cannot have written."""
-        answer: Answer = _adapter(Answer).validate_python(values)
-        return answer
-
-
-@cache
-def _adapter(kind: type) -> TypeAdapter[Any]:
-    return TypeAdapter(kind)
+        return from_plain(Answer, values)

@@ -275,15 +275,23 @@ def _settings(study: ComparedStudy) -> dict[str, Any]:
     length = {"full training, updates": study.total_steps}
     plan = study.plan.to_dict()
     del plan["objective"]  # the same in all, however it was said
-    return {"task": study.task, **study.params, **data, **length, **dict(_leaves(plan))}
+    return {
+        "task": study.task,
+        **study.params,
+        **data,
+        **length,
+        **dict(leaves({"plan": plan}, whole=("base_schedule",))),
+    }
 
 
-def _leaves(values: Mapping[str, Any], path: str = "plan") -> Iterator[tuple[str, Any]]:
+def leaves(values: Mapping[str, Any], path: str = "", whole: Sequence[str] = ()) -> Iterator[tuple[str, Any]]:
+    """Yield every value within tables under its dotted path; those named in `whole` are not gone into."""
     for name, value in values.items():
-        if isinstance(value, Mapping) and name != "base_schedule":
-            yield from _leaves(value, f"{path}.{name}")
+        place = f"{path}.{name}" if path else str(name)
+        if isinstance(value, Mapping) and name not in whole:
+            yield from leaves(value, place, whole)
         else:
-            yield f"{path}.{name}", value
+            yield place, value
 
 
 def _cautions(studies: Sequence[ComparedStudy]) -> Iterator[str]:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from lrsearch.core import text
 from lrsearch.core.findings import Bracket
 from lrsearch.core.table import Row, Table
+from lrsearch.core.trial import from_plain
 
 Verdict = Literal["ok", "rules_disagree", "never_diverged", "flat", "only_rising", "too_few_points"]
 
@@ -145,10 +146,7 @@ class Suggestion:
         Suggestion
             An equal suggestion.
         """
-        bracket = values["bracket"] and Bracket(**values["bracket"])
-        spread = values["spread"] and tuple(values["spread"])
-        groups = tuple(values.get("groups", ()))
-        return cls(**{**values, "bracket": bracket, "spread": spread, "groups": groups})
+        return from_plain(Suggestion, values)
 
     def to_table(self) -> Table:
         """A row a value, with a remark: lr, verdict, bracket, every rule."""

@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cache
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import TypeAdapter
 
@@ -18,6 +18,7 @@ from lrsearch.errors import InputError
 _NAME = re.compile(r"[\w\-. :/]+")
 _LONGEST_NAME = 250 - len("_final")
 
+T = TypeVar("T")
 TrialStatus = Literal["complete", "diverged", "failed"]
 Direction = Literal["minimize", "maximize"]
 Use = Literal["final", "best"]
@@ -135,12 +136,18 @@ class TrialResult:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TrialResult:
         """Return the result that `to_dict` wrote; ValueError for what it cannot have written."""
-        return _results().validate_python(values)
+        return from_plain(TrialResult, values)
+
+
+def from_plain(kind: type[T], values: Mapping[str, Any]) -> T:
+    """Return the dataclass that its `asdict` wrote; ValueError for what it cannot have written."""
+    made: T = _adapter(kind).validate_python(values)
+    return made
 
 
 @cache
-def _results() -> TypeAdapter[TrialResult]:
-    return TypeAdapter(TrialResult)
+def _adapter(kind: type) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
 
 
 def check_name(argument: str, name: object) -> None:

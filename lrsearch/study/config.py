@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from lrsearch.core.answer import Answer, StageResult
+from lrsearch.core.comparison import leaves
 from lrsearch.core.conclude import Evidence, conclude
 from lrsearch.core.confirm import Confirmed
 from lrsearch.core.findings import Bracket
@@ -91,7 +92,7 @@ class StudyConfig:
 
     def differences(self, before: StudyConfig) -> dict[str, tuple[Any, Any]]:
         """What has changed, by its path: then and now."""
-        then, now = (dict(_leaves(config._comparable())) for config in (before, self))
+        then, now = (dict(leaves(config._comparable())) for config in (before, self))
         return {
             name: (then.get(name), now.get(name))
             for name in {**then, **now}
@@ -127,11 +128,3 @@ def load_config(folder: StudyFolder) -> StudyConfig:
         raise RecordError(f"{folder.name}: no study there ({folder.plan} is missing){begun}") from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise RecordError(f"{folder.plan} is damaged: {error!r}") from error
-
-
-def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(value, dict):
-        for name, inner in value.items():
-            yield from _leaves(inner, f"{path}.{name}" if path else str(name))
-    else:
-        yield path, value
