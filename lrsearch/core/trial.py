@@ -8,7 +8,6 @@ import posixpath
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from functools import cache
 from typing import Any, Literal, TypeVar
 
 from pydantic import TypeAdapter
@@ -141,13 +140,14 @@ class TrialResult:
 
 def from_plain(kind: type[T], values: Mapping[str, Any]) -> T:
     """Return the dataclass that its `asdict` wrote; ValueError for what it cannot have written."""
-    made: T = _adapter(kind).validate_python(values)
+    if kind not in _ADAPTERS:
+        _ADAPTERS[kind] = TypeAdapter(kind)
+    made: T = _ADAPTERS[kind].validate_python(values)
     return made
 
 
-@cache
-def _adapter(kind: type) -> TypeAdapter[Any]:
-    return TypeAdapter(kind)
+_ADAPTERS: dict[type, TypeAdapter[Any]] = {}
+"""Made once: that takes longer than to read with them."""
 
 
 def check_name(argument: str, name: object) -> None:
