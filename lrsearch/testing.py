@@ -31,7 +31,15 @@ from lrsearch.core.answer import StageResult
 from lrsearch.core.budget import Budget
 from lrsearch.core.confirm import Confirmed
 from lrsearch.core.executor import Executor
-from lrsearch.core.findings import Bracket, CoarseFindings, SweepFindings
+from lrsearch.core.findings import (
+    Bracket,
+    CoarseFindings,
+    ConfirmFindings,
+    DecayFindings,
+    FineFindings,
+    RankedSchedule,
+    SweepFindings,
+)
 from lrsearch.core.observer import Observer
 from lrsearch.core.presets import load_plan
 from lrsearch.core.procedure import run_stages
@@ -66,8 +74,8 @@ def play(optimizer: Optimizer, scheduler: LRScheduler, steps: int) -> FloatArray
 class ScheduleSuite:
     """What every schedule must keep to: derive from it, and name the `schedules` to be tested.
 
-    Each is tried over `horizons`, pairs of updates and of updates in an epoch (None: not known); those that
-    are too short for it are left out.
+        Each is tried over `horizons`, pairs of updates and of updates in an epoch (None: not known); those that
+    too short for it are left out; a few tests are of 40 or 400 updates.
     """
 
     schedules: ClassVar[Sequence[Schedule]] = ()
@@ -256,6 +264,12 @@ class ObserverSuite:
         observer.trial_ends(trial)
         found = CoarseFindings(0.1, None, needs_warmup=False, runs_differ=None)
         observer.stage_ends(StageResult("coarse", (trial,), 1.0, found))
+        observer.stage_begins("fine")
+        observer.stage_ends(StageResult("fine", (), 0.0, FineFindings(0.1, None)))
+        observer.stage_begins("decay")
+        observer.stage_ends(StageResult("decay", (), 0.0, DecayFindings((RankedSchedule("linear", 0.1),))))
+        observer.stage_begins("confirm")
+        observer.stage_ends(StageResult("confirm", (), 0.0, ConfirmFindings("constant at 0.1", "it is")))
         np.testing.assert_equal((info, spec), before)
 
     def test_it_takes_a_resumed_study(self) -> None:
@@ -268,11 +282,11 @@ class ObserverSuite:
         observer.trial_ends(TrialResult(spec, "diverged", 1, 0.1, 2.3, cause="not_finite"))
 
     def test_it_takes_failures(self) -> None:
-        """A training that raised, and a stage without findings, which was cut short."""
+        """A training that raised."""
         observer = self.make()
         spec = TrialSpec("decay", 0.1, {"name": "linear"}, 0, 2)
         failed = TrialResult(spec, "failed", 0, 0.1, cause="ValueError", error="ValueError: no")
         observer.stage_begins("decay")
         observer.trial_begins(spec, 0)
         observer.trial_ends(failed)
-        observer.stage_ends(StageResult("decay", (failed,), 0.0))
+        observer.stage_ends(StageResult("decay", (failed,), 0.0, DecayFindings(())))

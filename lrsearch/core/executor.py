@@ -26,9 +26,10 @@ class Executor(Protocol):
     slots: int
 
     def submit(self, spec: TrialSpec) -> Future[TrialResult]:
-        """Begin a training and return its result to be; an error that is to end the study is raised by it.
+        """Begin a training and return its result to be.
 
-        A training that raises is no error: its result has the status ``failed``.
+        A training that raises is no error: its result has the status ``failed``. What is to end the study is
+        raised here, or by the future. Futures that the stages no longer wait for are cancelled.
         """
 
 

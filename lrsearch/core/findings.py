@@ -1,4 +1,4 @@
-"""What each stage found, for the stages after it and for whoever reads the record."""
+"""What each stage found, for the record and for whoever reads it."""
 
 from __future__ import annotations
 

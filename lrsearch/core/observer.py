@@ -30,7 +30,7 @@ class Observer:
         """A training begins; `number` counts within the stage, from 0."""
 
     def trial_step(self, step: int) -> None:
-        """The training that runs has done so many updates."""
+        """The training that runs has done so many updates; where several run at once, one of them."""
 
     def trial_ends(self, result: TrialResult) -> None:
         """A training has ended, or was found in the record."""

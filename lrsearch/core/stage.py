@@ -38,7 +38,7 @@ class Stage:
 
     def affords(self, trainings: float, *, spare_decay: bool = True) -> bool:
         """Whether so many run-equivalents are left for this stage; without `spare_decay`, also at the cost of
-        the decay stage: a schedule at a wrong lr says nothing.
+        the fine and the decay stage: a schedule at a wrong lr says nothing.
         """
         left = self.left if spare_decay else self._budget.left_for("decay")
         return trainings <= left + 1e-9
@@ -76,14 +76,20 @@ class Stage:
         planned = len(self.trials) + len(specs)
         running: deque[Future[TrialResult]] = deque()
         done = []
-        for spec in specs:
-            if len(running) == self._executor.slots:
+        try:
+            for spec in specs:
+                if len(running) == self._executor.slots:
+                    done.append(self._take(running.popleft().result(), planned))
+                running.append(self._executor.submit(spec))
+            while running:
                 done.append(self._take(running.popleft().result(), planned))
-            running.append(self._executor.submit(spec))
-        return done + [self._take(future.result(), planned) for future in running]
+        finally:
+            for future in running:  # the study ends here: what has not begun is not to begin
+                future.cancel()
+        return done
 
-    def result(self, found: Findings | None = None) -> StageResult:
-        """The stage as it ended, or as far as it came."""
+    def result(self, found: Findings) -> StageResult:
+        """The stage as it ended."""
         return StageResult(self.name, tuple(self.trials), self.cost, found)
 
     def _take(self, result: TrialResult, planned: int) -> TrialResult:

@@ -109,12 +109,13 @@ class MetricSummary:
 
 @dataclass(frozen=True)
 class TrialResult:
-    """How a trial went. A diverged one is no failure; a failed one raised, and `error` holds its traceback.
+    """How a trial went: a diverged one is no failure.
 
     `initial_loss` is the training loss of the first update, `steps_done` the updates taken, `cause` why it
     ended early: what made it diverge (``not_finite``, ``loss_rose``, ``raised``), or the kind of the error
-    (``out_of_memory``, else its type). One that diverged by raising has an `error` too. `warnings` say what
-    the training left out, `bad_data` which batches it passed over.
+    (``out_of_memory``, else its type; ``no_objective`` where it reported none). `error` holds the traceback
+    of one that raised, or says what is missing. `warnings` say what the training left out, `bad_data` which
+    batches it passed over.
     """
 
     spec: TrialSpec

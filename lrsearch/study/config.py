@@ -108,8 +108,9 @@ class StudyConfig:
         data = {context: dict(facts) for context, facts in plain["data"].items()}
         for facts in data.values():
             facts.pop("fingerprint_reason", None)  # unknown is unknown, for whatever reason
-        names = ("plan", "task", "model_info", "task_kwargs", "total_steps")
-        return {name: plain[name] for name in names} | {"data": data}
+        names = ("plan", "task", "model_info", "total_steps")
+        own = {"arguments": plain["task_kwargs"], "data": data}  # by the names that a person knows
+        return {name: plain[name] for name in names} | own
 
 
 def load_config(folder: StudyFolder) -> StudyConfig:

@@ -19,6 +19,7 @@ from lrsearch.core.suggest import combine, suggest
 from lrsearch.core.suggestion import Suggestion
 from lrsearch.core.trial import TrialResult
 from lrsearch.errors import InputError, RecordError
+from lrsearch.files import whole_file
 from lrsearch.report.study_page_data import Commands, Origin, ReportData, State
 from lrsearch.schedules import schedule_from_dict
 from lrsearch.study.config import StudyConfig, load_config
@@ -48,9 +49,13 @@ def write_report(
 
 
 def write_page(text: str, path: Path) -> Path:
-    """Writes a page; InputError where the path cannot be written."""
+    """Write a page, whole; InputError where the path cannot be written."""
     try:
-        path.write_text(text, encoding="utf-8")
+        if path.exists() and not path.is_file():  # such as /dev/stdout
+            path.write_text(text, encoding="utf-8")
+        else:
+            with whole_file(path.resolve()) as file:
+                file.write(text.encode())
     except OSError as error:
         problem = f"cannot be written ({error.strerror or error})"
         raise InputError("out", str(path), problem, "choose another place") from error
@@ -112,7 +117,7 @@ class _Found:
 
 @dataclass(frozen=True)
 class _RangeTest:
-    """The curves on record; without a suggestion the range test was not done."""
+    """The curves on record; `done` says whether it came to its end."""
 
     curves: tuple[RangeTestCurve, ...]
     suggestion: Suggestion | None
@@ -160,8 +165,7 @@ def _stages(
             told.update(keys)
         elif stage == "range-test":
             steps = sum(curve.steps for curve in sweep.curves)
-            done = sweep.suggestion is not None and sweep.done
-            findings = SweepFindings.of(sweep.suggestion) if sweep.suggestion and done else None
+            findings = SweepFindings.of(sweep.suggestion) if sweep.suggestion and sweep.done else None
             found.append(StageResult(stage, (), steps / config.total_steps, findings))
         elif rest := [t for key, t in trials.items() if key not in told and t.spec.stage == stage]:
             cost = sum(trial.steps_done for trial in rest) / config.total_steps
@@ -187,8 +191,7 @@ def _state(study: RunRecord | None) -> tuple[State, str | None]:
 def _range_test(folder: StudyFolder, runs: Sequence[RunRecord]) -> _RangeTest:
     """The range test as its run recorded it, else as its file has it, else from the points of its steps."""
     swept = [run for run in runs if run.start.stage == STAGE]
-    times = [ms for run in swept for group in run.groups for ms in group.ms]
-    seconds = sum(_seconds(run) for run in swept) if times else 0.0
+    seconds = sum(map(_seconds, swept))
     values = next((r.result for r in swept if r.start.kind == "range_test" and r.result is not None), None)
     try:
         values = values or json.loads((folder.path / "curve.json").read_text(encoding="utf-8"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -16,7 +16,6 @@ from lrsearch.core.suggestion import Suggestion
 from lrsearch.core.sweep_plan import SweepPlan
 from lrsearch.core.trial import TrialResult, TrialSpec
 from lrsearch.errors import RecordError
-from lrsearch.files import writing
 from lrsearch.report.study import describe_study
 from lrsearch.study.sweep_record import STAGE, RangeTestRecord, data_inputs, read_range_test
 from lrsearch.tracking.destination import Destination
@@ -135,7 +134,8 @@ class StudyRecord:
 
     def stage_ended(self, result: StageResult) -> None:
         """Record what a stage found, unless it is on record: a resumed study runs its stages again."""
-        values = {**result.to_dict(), "trials": [trial.spec.key for trial in result.trials]}
+        plain = {**result.to_dict(), "trials": [trial.spec.key for trial in result.trials]}
+        values = json.loads(json.dumps(plain))
         if values not in self._stages:
             self._journal.stage(values)
 
@@ -148,16 +148,16 @@ class StudyRecord:
         self,
         plan: StudyPlan,
         answer: Answer,
-        summary: Mapping[str, float | None],
+        summary: Mapping[str, float],
         artifacts: Sequence[str] = (),
     ) -> None:
         """Record the answer on the study's run: its params, description, summary and files.
 
-        What is None in `summary` is left out; `artifacts` are named relative to the study's folder.
+        `artifacts` are named relative to the study's folder.
         """
         self._journal.params({"lr": answer.lr, **schedule_params(answer.schedule)})
         self._journal.result({"answer": answer.to_dict()})
-        self._journal.summary({name: value for name, value in summary.items() if value is not None})
+        self._journal.summary(summary)
         description = describe_study(answer, plan, self._links(answer))
         self._journal.tags({"mlflow.note.content": description})
         for path in artifacts:
@@ -320,9 +320,7 @@ class TrialRecord:
         """Wait until the disk has all that is recorded so far; RecordError where it cannot."""
         if self._journal is None:
             return
-        self._journal.flush()
-        with writing(self._journal.path), self._journal.path.open("rb") as file:
-            os.fsync(file.fileno())
+        self._journal.sync()
 
     def finish(self, result: TrialResult) -> None:
         """Record the result, then the summaries, and end the run."""

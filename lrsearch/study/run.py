@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from lrsearch.core.answer import Answer, StageResult
 from lrsearch.core.budget import Budget
@@ -14,7 +13,7 @@ from lrsearch.core.findings import Bracket, SweepFindings
 from lrsearch.core.observer import Observer, Observers
 from lrsearch.core.procedure import bracket_of, run_stages
 from lrsearch.core.response import Observation
-from lrsearch.core.study_plan import StageName, StudyPlan
+from lrsearch.core.study_plan import StageName
 from lrsearch.core.suggest import combine, suggest
 from lrsearch.study.executor import RecordingExecutor, weights_path
 from lrsearch.study.files import FILES, write_files
@@ -28,11 +27,6 @@ from lrsearch.tracking.folder import StudyFolder
 from lrsearch.training.run_trial import evaluate
 from lrsearch.training.subjects import FromTask
 from lrsearch.training.sweep import sweep
-
-if TYPE_CHECKING:
-    import os
-
-    PlanSource = str | os.PathLike[str] | Mapping[str, Any] | StudyPlan
 
 
 class RunningStudy(Observer):

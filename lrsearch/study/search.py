@@ -166,7 +166,7 @@ def search(
     prepared = prepare(task, chosen, device, source)
     config = prepared.config
     folder, changes = _folder(name, config, resume, accept_changes)
-    if not changes and is_finished(folder):
+    if not changes and is_finished(folder):  # changes may have been accepted, and nothing done since
         return load_study(folder)
     with ExitStack() as stack:
         stack.enter_context(hold(folder))
@@ -174,6 +174,8 @@ def search(
         if resume:
             config = replace(config, accepted={**config.accepted, **changes})
             prepared = replace(prepared, config=config)
+            if changed:  # first: once the changes are saved, nobody sees that its checkpoints are of others
+                keep_only(folder.checkpoints, ())
             config.save(folder)
         open_record = StudyRecord.resume if folder.journals() else StudyRecord.create
         record = stack.enter_context(
@@ -190,7 +192,7 @@ def search(
         )
         for damage in record.damage:
             warnings.warn(f"{damage}; the rest is used", UserWarning, stacklevel=2)
-        keep_only(folder.checkpoints, () if changed else record.resumable)
+        keep_only(folder.checkpoints, record.resumable)
         observer = Observer() if isinstance(progress, bool) else progress
         if progress is True:
             from lrsearch.report.progress import StudyProgress

@@ -6,6 +6,7 @@ import csv
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from functools import cached_property
+from io import StringIO
 from types import TracebackType
 from typing import Any
 
@@ -13,7 +14,7 @@ from lrsearch.core.curve import RangeTestCurve, RunningAverage
 from lrsearch.core.observer import Observer
 from lrsearch.core.suggestion import Suggestion
 from lrsearch.core.sweep_plan import SweepPlan
-from lrsearch.files import write_json, writing
+from lrsearch.files import write_json, write_whole
 from lrsearch.report.range_test import describe_range_test
 from lrsearch.tracking.destination import Destination
 from lrsearch.tracking.entries import DataInput, Kind, RunStart, as_params
@@ -209,21 +210,21 @@ def write_curves(
 
     Raises RecordError where they cannot be written.
     """
-    from lrsearch.report.plots.range_test import file_axes, plot_range_test, save
+    from lrsearch.report.plots.range_test import file_axes, plot_range_test, png
 
     write_json(
         folder.path / "curve.json",
         {"task": task, "suggestion": suggestion.to_dict(), "curves": [curve.to_dict() for curve in curves]},
     )
-    table = folder.path / "curve.csv"
-    with writing(table), table.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(curves[0].columns())
-        for curve in curves:
-            writer.writerows(zip(*curve.columns().values(), strict=True))
-    picture = folder.path / "curve.png"
-    with writing(picture):
-        save(plot_range_test(curves, suggestion, title=task, ax=file_axes()), picture)
+    table = StringIO(newline="")
+    writer = csv.writer(table)
+    writer.writerow(curves[0].columns())
+    for curve in curves:
+        writer.writerows(zip(*curve.columns().values(), strict=True))
+    write_whole(folder.path / "curve.csv", table.getvalue())
+    write_whole(
+        folder.path / "curve.png", png(plot_range_test(curves, suggestion, title=task, ax=file_axes()))
+    )
 
 
 def data_inputs(data: Mapping[str, Any]) -> tuple[DataInput, ...]:

@@ -149,7 +149,7 @@ class Result:
 
 
 @dataclass(frozen=True)
-class Stage:
+class StageEnd:
     """A stage of a study has ended, with what it found, as plain JSON; the mirror passes over it."""
 
     values: Mapping[str, Any]
@@ -164,7 +164,7 @@ class End:
     ms: int
 
 
-Record = RunStart | Resumed | Points | Summary | Params | Tags | Artifact | Result | Stage | End
+Record = RunStart | Resumed | Points | Summary | Params | Tags | Artifact | Result | StageEnd | End
 
 
 def as_params(values: Mapping[str, Any]) -> dict[str, Param]:
@@ -222,7 +222,7 @@ def _to_json(record: Record) -> dict[str, Any]:
             return {"type": "artifact", "path": record.path}
         case Result():
             return {"type": "result", "values": dict(record.values)}
-        case Stage():
+        case StageEnd():
             return {"type": "stage", "values": dict(record.values)}
         case End():
             return {"type": "end", "status": record.status, "error": record.error, "ms": record.ms}
@@ -255,7 +255,7 @@ def _from_json(data: Any) -> Record:
     if kind in ("result", "stage"):
         if not isinstance(data["values"], dict):
             raise TypeError(f"{data['values']!r} is no object")
-        return Result(data["values"]) if kind == "result" else Stage(data["values"])
+        return Result(data["values"]) if kind == "result" else StageEnd(data["values"])
     if kind == "end":
         status, error = data["status"], data["error"]
         if status not in _STATUSES:

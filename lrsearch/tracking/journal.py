@@ -31,7 +31,7 @@ from lrsearch.tracking.entries import (
     Result,
     Resumed,
     RunStart,
-    Stage,
+    StageEnd,
     Status,
     Summary,
     Tags,
@@ -170,12 +170,17 @@ class RunJournal:
 
     def stage(self, values: Mapping[str, Any]) -> None:
         """Record that a stage of the study has ended, and what it found, as plain JSON."""
-        self._append(Stage(values))
+        self._append(StageEnd(values))
 
     def end(self, status: Status, error: str | None = None) -> None:
         """Record how the run ended; what comes after is the mirror's work."""
         self._append(End(status, error, self._now_ms()))
         self._ended = True
+        self.sync()
+
+    def sync(self) -> None:
+        """Wait until the disk has all that is recorded so far; RecordError where it cannot."""
+        self.flush()
         try:
             os.fsync(self._file.fileno())
         except OSError as fault:

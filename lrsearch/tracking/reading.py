@@ -19,7 +19,7 @@ from lrsearch.tracking.entries import (
     Result,
     Resumed,
     RunStart,
-    Stage,
+    StageEnd,
     Summary,
     Tags,
     Writer,
@@ -178,7 +178,7 @@ def _add(run: RunRecord, groups: dict[tuple[str, ...], Points], record: Record) 
             run.artifacts.append(record.path)
         case Result():
             run.result = record.values
-        case Stage():
+        case StageEnd():
             run.stages.append(record.values)
         case Resumed():
             run.writer, run.end = record.writer, None

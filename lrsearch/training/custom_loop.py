@@ -11,7 +11,7 @@ import torch
 from lrsearch.core.sweep_plan import SweepPlan
 from lrsearch.core.trial import TrialSpec
 from lrsearch.errors import InputError, StopTrial
-from lrsearch.training.loop import Observer, Outcome
+from lrsearch.training.loop import Observe, Outcome
 from lrsearch.training.lr_scaling import LoopLook, look_at_loop, warn_of_unscaled
 from lrsearch.training.random_state import preserve_random_state, seed_everything
 from lrsearch.training.subjects import FIRST_STEPS, SweepOrder
@@ -84,7 +84,7 @@ class CustomLoop:
             except Exception as error:
                 if watch.steps < FIRST_STEPS or not speaks_of_numbers(error):
                     raise
-                watch.raised(error)
+                watch.raised(error, spec.steps)
                 raised = error
         found = trial.left_out(raised)
         if found:
@@ -112,7 +112,7 @@ class _SweepWatch:
     the weights have survived, and it was the batch.
     """
 
-    def __init__(self, observe: Observer) -> None:
+    def __init__(self, observe: Observe) -> None:
         self._observe = observe
         self._step = 0
         self._reason: str | None = None
@@ -149,9 +149,10 @@ class _SweepWatch:
             self._outcome = Outcome(self._step, self._step, self._reason)
         return self._reason
 
-    def raised(self, error: Exception) -> None:
-        """The training function raised after its last report."""
-        self._outcome = Outcome(self._step, self._step + 1, "raised", error)
+    def raised(self, error: Exception, steps: int) -> None:
+        """The training function raised after its last report, perhaps when all `steps` were done."""
+        at = self._waiting or min(self._step + 1, steps)
+        self._outcome = Outcome(at - 1, at, "raised", error)
 
     def ended(self, steps: int) -> Outcome:
         """How the sweep went."""

@@ -20,7 +20,7 @@ from lrsearch.training.update import Training
 _BLOCK_ON_ACCELERATOR = 16
 """Losses read back at once from an accelerator, so that it is not stalled at every step."""
 
-Observer = Callable[[int, float, float], str | None]
+Observe = Callable[[int, float, float], str | None]
 """Called as ``observe(step, lr, loss)`` after each update; a text returned is the reason to stop."""
 EpochEnd = Callable[[int], "Validated"]
 """Called as ``at_epoch_end(step)``."""
@@ -93,7 +93,7 @@ def fit(
     training: Training,
     schedule: Schedule,
     steps: int,
-    observe: Observer,
+    observe: Observe,
     *,
     steps_per_epoch: int | None = None,
     at_epoch_end: EpochEnd | None = None,

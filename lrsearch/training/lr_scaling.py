@@ -28,6 +28,7 @@ from lrsearch.training.update import Training
 UNSCALED = "unscaled_groups"
 """In `model_info`: the param groups whose lr is not in proportion to the one the optimizer is made with."""
 _LOOKS = 5
+"""At so many lrs a factory is asked."""
 _SAME = 1e-4
 """How far rounding may move the ratio of two lrs."""
 _HALVINGS = 6
@@ -133,7 +134,7 @@ def look_at_loop(
     def halve(low: float, high: float, left: int) -> None:
         middle = math.sqrt(low * high)
         expected = LoopLook((low, high), (tuple(found[low]), tuple(found[high]))).at([middle, high])
-        if not look(middle) or left == 0:
+        if left == 0 or not look(middle):
             return
         made = np.array([found[middle], found[high]])
         if not np.allclose(_over_last(made), expected, rtol=_SAME, atol=0):

@@ -22,7 +22,7 @@ from lrsearch.training.batches import repeats_passes
 from lrsearch.training.checkpoint import Checkpoints, TrialCheckpoints
 from lrsearch.training.data import check_batches
 from lrsearch.training.loaders import is_one_shot, seed_loaders
-from lrsearch.training.loop import Observer, Validated, fit
+from lrsearch.training.loop import Observe, Validated, fit
 from lrsearch.training.optimizers import eval_mode, evaluating, group_lrs, train_mode
 from lrsearch.training.random_state import preserve_random_state, seed_everything
 from lrsearch.training.snapshot import strided_parts
@@ -253,7 +253,7 @@ def _check_untrained(step: int, values: Mapping[str, float], log: TrialLog) -> N
         )
 
 
-def _in_units_of(lr: float, optimizer: Optimizer, log: TrialLog) -> Observer:
+def _in_units_of(lr: float, optimizer: Optimizer, log: TrialLog) -> Observe:
     """Records the lr in units of the one that the optimizer was just made with, whatever its group 0 has."""
     scale = lr / group_lrs(optimizer)[0]
     if scale == 1.0:

@@ -18,7 +18,7 @@ from lrsearch.errors import InputError
 from lrsearch.schedules import Sweep
 from lrsearch.training.data import batch_count, check_batches
 from lrsearch.training.loaders import is_one_shot, seed_loaders
-from lrsearch.training.loop import Observer, Outcome, fit
+from lrsearch.training.loop import Observe, Outcome, fit
 from lrsearch.training.lr_scaling import UNSCALED, TaskLook, courses, look_at, warn_of_unscaled
 from lrsearch.training.optimizers import group_lrs, set_group_lrs, train_mode
 from lrsearch.training.random_state import seed_everything
@@ -53,7 +53,7 @@ class SweepOrder:
     seed: int
     device: torch.device
     begin: Begin
-    observe: Observer
+    observe: Observe
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from dataclasses import replace
 from typing import Any
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import lrsearch
-from lrsearch import InputError, Task, Trial
+from lrsearch import InputError, StopTrial, Task, Trial
 from lrsearch.core.trial import TrialSpec
 from lrsearch.training.run_trial import run_trial
 from tests.study.tasks import study
@@ -391,3 +392,20 @@ def test_what_a_loop_of_ones_own_raises_on_nan_is_said_by_its_sweep() -> None:
             trial.report(step, train_loss=1.0)
 
     assert "it raised RuntimeError: NaN loss" in sweep(train).suggestion.reason
+
+
+@pytest.mark.parametrize("last", [1.0, math.nan])
+def test_a_loop_of_ones_own_may_raise_when_all_its_updates_are_reported(last: float) -> None:
+    def train(trial: Trial) -> None:
+        optimizer = torch.optim.SGD([nn.Parameter(torch.ones(1))], lr=trial.lr)
+        scheduler = trial.schedule.build(optimizer, trial.steps)
+        for step in range(1, trial.steps + 1):
+            optimizer.step()
+            scheduler.step()
+            with contextlib.suppress(StopTrial):
+                trial.report(step, train_loss=last if step == trial.steps else 1.0)
+        raise RuntimeError("NaN in the evaluation")
+
+    found = sweep(train)
+    (curve,) = found.curves
+    assert curve.lr_not_finite == pytest.approx(curve.lrs[-1])

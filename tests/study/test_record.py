@@ -217,7 +217,7 @@ def recorded(migrated: Path, tmp_path_factory: pytest.TempPathFactory) -> Record
         record.mark_winner([COMPLETE.key])
         record.mark_winner([WARM.key])
         record.attach(WARM.key, "weights.pt")
-        record.conclude(PLAN, answer(), {"best_lr": 0.2, "noise": None}, ["plots/response.png"])
+        record.conclude(PLAN, answer(), {"best_lr": 0.2}, ["plots/response.png"])
     assert record.mirror.wait(TIMEOUT)
     return Recorded(folder, store, finished=record.finished)
 

@@ -207,6 +207,11 @@ def test_after_a_kill_the_trials_are_the_same(killed: Killed, undisturbed: Run) 
     assert trainings(killed.result) == trainings(undisturbed.result)
 
 
+def test_after_a_kill_every_stage_is_on_record_once(killed: Killed) -> None:
+    (parent,) = [run for run in runs(killed.result.folder) if run.start.kind == "study"]
+    assert [values["stage"] for values in parent.stages] == list(STAGES)
+
+
 def test_after_a_kill_the_answer_is_the_same(killed: Killed, undisturbed: Run) -> None:
     assert killed.result.answer == undisturbed.result.answer
     assert killed.result.cost == undisturbed.result.cost

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from io import BytesIO
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -46,11 +45,6 @@ def png(ax: Axes) -> bytes:
     if figure is not None:
         figure.savefig(buffer, format="png", dpi=_DPI, metadata={"Software": None})
     return buffer.getvalue()
-
-
-def save(ax: Axes, path: Path) -> None:
-    """Writes the figure of `ax` as PNG."""
-    path.write_bytes(png(ax))
 
 
 def plot_range_test(

@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 
 from lrsearch.core.answer import StageResult
 from lrsearch.core.response import Interval
-from lrsearch.report.plots.range_test import file_axes, save
+from lrsearch.report.plots.range_test import file_axes, png
 from lrsearch.report.plots.study import plot_learning_curves, plot_response, plot_schedules, styles
 from lrsearch.schedules import BUILT_IN, schedule_names
 from tests.report.studies import BEST, STEPS, answer_of, loss_of, plan_of, stages_of, trial
@@ -69,7 +69,7 @@ def points(ax: Axes, schedule: str) -> set[tuple[float, float]]:
 @pytest.mark.parametrize("winner", ["constant", "linear"])
 def test_every_study_draws_and_the_same_one_the_same(kind: str, winner: str, tmp_path: Path) -> None:
     for file in ("first.png", "second.png"):
-        save(draw(kind, winner), tmp_path / file)
+        (tmp_path / file).write_bytes(png(draw(kind, winner)))
     assert (tmp_path / "first.png").read_bytes() == (tmp_path / "second.png").read_bytes()
     assert (tmp_path / "first.png").stat().st_size > 10_000
 
@@ -173,7 +173,7 @@ def test_a_failed_training_is_no_point() -> None:
 
 def test_a_narrow_range_of_lrs_has_its_numbers_too() -> None:
     ax = draw()
-    save(ax, Path("drawn.png"))
+    Path("drawn.png").write_bytes(png(ax))
     low, high = ax.get_xlim()
     ticks = [tick for tick in ax.get_xticks() if low <= tick <= high]
     assert len(ticks) >= 3
