@@ -74,8 +74,8 @@ def play(optimizer: Optimizer, scheduler: LRScheduler, steps: int) -> FloatArray
 class ScheduleSuite:
     """What every schedule must keep to: derive from it, and name the `schedules` to be tested.
 
-        Each is tried over `horizons`, pairs of updates and of updates in an epoch (None: not known); those that
-    too short for it are left out; a few tests are of 40 or 400 updates.
+    Each is tried over `horizons`, pairs of updates and of updates in an epoch (None: not known); those that
+    are too short for it are left out. Two tests are of 40 and of 400 updates.
     """
 
     schedules: ClassVar[Sequence[Schedule]] = ()

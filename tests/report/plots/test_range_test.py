@@ -116,7 +116,7 @@ from lrsearch.core.suggest import suggest
 from lrsearch.report.plots.range_test import file_axes, plot_range_test, png
 from tests.core.curves import u_curve
 ax = plot_range_test([u_curve()], suggest(u_curve()), "digits", file_axes())
-save(ax, Path({str(tmp_path)!r}) / "a.png")
+(Path({str(tmp_path)!r}) / "a.png").write_bytes(png(ax))
 print("matplotlib.pyplot" in sys.modules)
 """
     checkout = Path(__file__).parents[3]
