@@ -149,7 +149,13 @@ class Suggestion:
         return from_plain(Suggestion, values)
 
     def to_table(self) -> Table:
-        """A row a value, with a remark: lr, verdict, bracket, every rule."""
+        """Return the suggestion as a table, as a terminal or a notebook shows it.
+
+        Returns
+        -------
+        Table
+            A row a rule, under the suggestion, its bracket and its verdict.
+        """
         found = f"rule {self.rule}" if self.lr else "the curve shows none"
         rows: list[Row] = [("suggested lr", text.number(self.lr), found)]
         if len(self.groups) > 1:
