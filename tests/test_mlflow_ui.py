@@ -116,7 +116,7 @@ def test_the_study_says_its_answer_and_its_plan(browser: Browser) -> None:
     page.get_by_text("Show more").click()
     for words in (
         r"Learning rate [\d.]+, schedule \w+",
-        r"90% interval of the best lr",
+        r"Learning rate: 90% interval",
         r"Plan quick: 2 epochs",
     ):
         expect(page.get_by_text(re.compile(words)).first).to_be_visible()

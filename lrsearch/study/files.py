@@ -52,7 +52,9 @@ def read_result(folder: StudyFolder) -> tuple[Answer, tuple[StageResult, ...]]:
         stages = tuple(map(StageResult.from_dict, values["stages"]))
         return Answer.from_dict(values["answer"]), stages
     except FileNotFoundError:
-        raise RecordError(f"{folder.name} is not finished: lrsearch resume {folder.name} goes on") from None
+        raise RecordError(
+            f"{folder.name} is not finished; continue with: lrsearch resume {folder.name}"
+        ) from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise RecordError(f"{folder.result} is damaged: {first_line(error)}") from error
 

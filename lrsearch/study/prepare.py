@@ -82,6 +82,8 @@ def prepare(
     given, name = called(task)
     if not isinstance(given, Task) and not is_train_function(given):
         raise InputError("task", task, "is no task", "hand over an lrsearch.Task, or a function train(trial)")
+    task_kwargs = kwargs_of(given)
+    _check_kwargs(task_kwargs)
     subject = FromTask(given) if isinstance(given, Task) else CustomLoop(given)
     lrs = {name: getattr(plan.range_test, name) for name in ("min_lr", "max_lr")}
     sweeps = SweepPlan(**lrs, repeats=2)  # every loader is read again and again
@@ -92,8 +94,6 @@ def prepare(
     total_steps = plan.total_steps(steps_per_epoch)
     _check_objective(given, plan)
     plan = with_whole_schedules(plan, total_steps, steps_per_epoch).with_whole_sweeps(total_steps)
-    task_kwargs = kwargs_of(given)
-    _check_kwargs(task_kwargs)
     model_info: Mapping[str, Any] = {}
     if isinstance(given, Task):
         check_repeatable(given, plan.seed, chosen)

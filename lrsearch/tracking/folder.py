@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lrsearch.errors import InputError, RecordError
+from lrsearch.files import UNFINISHED
 
 FORMAT = 3
 """Of a study's folder: it goes up where an older lrsearch could not read what a newer one writes."""
@@ -196,8 +197,10 @@ def find_folder(name: str) -> StudyFolder:
         check_name(name)
         folder = StudyFolder(home() / name)
     try:
-        if folder.journal.is_dir() and all(path.suffix == ".jsonl" for path in folder.journal.iterdir()):
-            return folder
+        if folder.journal.is_dir():
+            names = [path.name for path in folder.journal.iterdir() if not path.name.endswith(UNFINISHED)]
+            if all(name.endswith(".jsonl") for name in names):
+                return folder
     except OSError as error:
         raise InputError("name", name, f"cannot be read ({error.strerror})", "check the path") from error
     names = sorted(path.parent.name for path in home().glob("*/journal") if not _fault(path.parent.name))

@@ -20,6 +20,7 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 from lrsearch.errors import InputError, RecordError
+from lrsearch.files import whole_file
 from lrsearch.tracking.entries import (
     ERROR_TAG,
     Artifact,
@@ -71,15 +72,16 @@ class RunJournal:
     def create(cls, folder: StudyFolder, start: RunStart) -> RunJournal:
         """Begin the journal of a new run in `folder`; RecordError where it cannot be written."""
         word = re.sub(r"[^0-9A-Za-z_.]+", "-", start.name).strip("-.")[:60] or start.kind
-        journal = cls(folder.journal / f"{word}-{start.key[:8]}.jsonl", folder, start)
+        path = folder.journal / f"{word}-{start.key[:8]}.jsonl"
         try:
-            journal._append(start)
-            journal._append(start)  # twice: without it no other line has a home
-        except RecordError:
-            journal._file.close()
-            journal.path.unlink()
-            raise
-        return journal
+            line = to_line(start)
+            with whole_file(path) as file:  # whoever sees the file sees what run it is of
+                file.write(2 * line)  # twice: without it no other line has a home
+        except ValueError as error:
+            raise RecordError(f"{path}: {type(start).__name__} cannot be recorded: {error}") from error
+        except OSError as error:
+            raise RecordError(f"the journal {path} cannot be written: {error.strerror or error}") from error
+        return cls(path, folder, start)
 
     @classmethod
     def resume(cls, path: Path, folder: StudyFolder) -> RunJournal:

@@ -6,7 +6,7 @@ import math
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -185,6 +185,12 @@ class Ends(Observer):
         self._now, self._trials = stage, 0
         if self._without_mirror and stage == "range-test":
             end_own_mirror(self._without_mirror)
+
+    def sweep_begins(self, seed: int, steps: int, model_info: Mapping[str, Any]) -> None:
+        self._trials += 1
+
+    def sweep_step(self, seed: int, step: int, lr: float, loss: float) -> None:
+        self.trial_step(step)
 
     def trial_begins(self, spec: TrialSpec, number: int) -> None:
         self._trials += 1

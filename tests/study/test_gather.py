@@ -203,7 +203,7 @@ def test_a_half_done_study_shows_what_there_is(studied: StudyResult) -> None:
 
 def test_a_study_of_the_command_line_goes_on_by_a_command(folder: StudyFolder) -> None:
     cut_short(folder, after="coarse")
-    assert "To go on where it stopped: lrsearch resume one" in said_of(gather(folder))
+    assert "To continue where it stopped: lrsearch resume one" in said_of(gather(folder))
 
 
 def test_a_range_test_that_was_cut_short_is_drawn_as_far_as_it_came(folder: StudyFolder) -> None:

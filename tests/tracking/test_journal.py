@@ -19,7 +19,7 @@ from lrsearch.errors import InputError, RecordError
 from lrsearch.tracking.entries import End, Points, Resumed, RunStart, Summary, Writer, from_line, to_line
 from lrsearch.tracking.folder import StudyFolder, create_folder
 from lrsearch.tracking.journal import BLOCK, RunJournal
-from lrsearch.tracking.reading import Tail, read_run
+from lrsearch.tracking.reading import Tail, read_run, read_start
 from tests.tracking.runs import finished, journal_speed, metrics_at, record, trial
 
 NAMES = st.text(string.ascii_letters + string.digits + "_-. ", min_size=1, max_size=20).filter(
@@ -383,3 +383,20 @@ def test_the_speed_of_a_journal_is_measured_on_points_that_come_back(folder: Stu
     figures = journal_speed(folder, 20_000)  # raises where a point is lost
     assert set(figures) == {"write_s", "read_s", "point_us"}
     assert min(figures.values()) > 0
+
+
+def test_a_journal_is_seen_with_its_beginning_or_not_at_all(
+    folder: StudyFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A mirror that finds a file without one takes it for damaged, however slowly it is written."""
+    seen: list[list[Path]] = []
+    fsync = os.fsync
+
+    def slow(file: int) -> None:
+        seen.append(folder.journals())
+        fsync(file)
+
+    monkeypatch.setattr(os, "fsync", slow)
+    with RunJournal.create(folder, trial()) as journal:
+        assert seen == [[]]
+        assert read_start(journal.path) == read_run(journal.path).start
