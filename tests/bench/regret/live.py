@@ -33,11 +33,11 @@ _JUDGING_SEEDS = range(9000, 9005)
 _PATIENCE_S = 60.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class LiveRow(Row):
-    """A real study, with the names of the warnings that its answer carries, or ``none``; None in old rows."""
+    """A real study, with the names of the warnings that its answer carries, or ``none``."""
 
-    warnings: str | None = None
+    warnings: str
 
 
 TABLE = Table(FOLDER / "live.csv", LiveRow)
@@ -45,7 +45,6 @@ TABLE = Table(FOLDER / "live.csv", LiveRow)
 
 def compute() -> None:
     """Runs the studies that are missing."""
-    TABLE.replace(rows())  # rows of an older table have fewer columns
     have = {(row.contestant, row.task, row.seed) for row in rows()}
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(os.cpu_count(), context, torch.set_num_threads, (1,)) as pool:
@@ -109,7 +108,7 @@ def rows() -> list[LiveRow]:
     return TABLE.read()
 
 
-def warned() -> float | None:
-    """The share of the studies on record that carry a warning; None where no warnings are on record."""
-    known = [row for row in rows() if row.warnings is not None]
-    return sum(row.warnings != "none" for row in known) / len(known) if known else None
+def warned() -> float:
+    """The share of the studies on record that carry a warning."""
+    known = rows()
+    return sum(row.warnings != "none" for row in known) / len(known)

@@ -140,8 +140,7 @@ def write(rows: Sequence[Row], scores: Sequence[Score], setting: dict[str, Any])
         for name in dict.fromkeys(row.contestant for row in rows)
     }
     warned = live.warned()
-    if warned is not None:
-        print(f"{warned:.0%} of the real studies carry a warning (at most a third should)")
+    print(f"{warned:.0%} of the real studies carry a warning (at most a third should)")
     summary = {
         **setting,
         "live studies with a warning": warned,
