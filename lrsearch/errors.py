@@ -94,7 +94,7 @@ class RecordError(LrsearchError):
     ...     lrsearch.load("half-done")
     ... except lrsearch.RecordError as error:
     ...     print(error)
-    half-done is not finished: lrsearch resume half-done goes on
+    half-done is not finished; continue with: lrsearch resume half-done
     """
 
 
