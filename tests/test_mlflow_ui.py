@@ -117,11 +117,11 @@ def test_the_study_says_its_answer_and_its_plan(browser: Browser) -> None:
     for words in (
         r"Learning rate [\d.]+, schedule \w+",
         r"Learning rate: 90% interval",
-        r"Plan quick: 2 epochs",
+        r"quick: a full training is 2 epochs",
     ):
         expect(page.get_by_text(re.compile(words)).first).to_be_visible()
     for stage in ("range-test", "coarse", "fine", "decay", "confirm"):
-        expect(page.get_by_role("listitem").filter(has_text=re.compile(f"^{stage}: "))).to_be_visible()
+        expect(page.get_by_role("cell", name=stage, exact=True)).to_be_visible()
     expect(page.get_by_text("best_objective")).to_be_visible()
     browser.picture("study")
 
