@@ -18,6 +18,7 @@ import copy
 import io
 import json
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from multiprocessing.reduction import ForkingPickler
 from typing import Any, ClassVar
@@ -160,7 +161,7 @@ class ScheduleSuite:
         return play(optimizer, build(schedule, optimizer, steps, epoch), steps)
 
 
-class ExecutorSuite:
+class ExecutorSuite(ABC):
     """What every executor must keep to: derive from it, and `make` one.
 
     It is asked for trainings of a few `steps` at `lrs` that train, and for all that the stages of a `plan`
@@ -172,9 +173,9 @@ class ExecutorSuite:
     bracket: ClassVar[Bracket] = Bracket(0.004, 0.5)
     plan: ClassVar[StudyPlan] = load_plan("quick")
 
+    @abstractmethod
     def make(self) -> Executor:
         """Return a new executor, which has trained nothing yet."""
-        raise NotImplementedError
 
     def test_it_says_how_many_it_runs_at_once(self) -> None:
         """At least one."""
@@ -235,15 +236,15 @@ def _plain(result: TrialResult) -> dict[str, Any]:
     return {**result.to_dict(), "seconds": None}
 
 
-class ObserverSuite:
+class ObserverSuite(ABC):
     """What every observer must keep to: derive from it, and `make` one.
 
     It is told of studies that begin anew, that are resumed, and that are cut short.
     """
 
+    @abstractmethod
     def make(self) -> Observer:
         """Return a new observer."""
-        raise NotImplementedError
 
     def test_it_takes_a_whole_study(self) -> None:
         """Every event, in the order in which they come, and nothing that it is told is changed."""

@@ -103,27 +103,6 @@ def compare(a: Sequence[float], b: Sequence[float], *, paired: bool = True, leve
     )
 
 
-def is_not_worse(
-    a: Sequence[float], b: Sequence[float], delta: float, *, paired: bool = True, level: float = 0.9
-) -> bool:
-    """Is `a` worse than `b` by less than `delta`? True if the upper bound of a - b is below it."""
-    return compare(a, b, paired=paired, level=level).upper < delta
-
-
-def within_one_standard_error(a: Sequence[float], best: Sequence[float]) -> bool:
-    """The one-standard-error rule: ``mean(a) <= mean(best) + sd(best) / sqrt(n)``; False with one value of
-    best.
-
-    With three seeds it keeps the simpler candidate wrongly in up to a third of the cases; `decide` does not
-    use it. It stands for comparison. Source: Breiman et al. 1984.
-    """
-    candidate, reference = _finite("a", a), _finite("best", best)
-    if len(reference) < 2 or not len(candidate):
-        return False
-    error = float(reference.std(ddof=1)) / math.sqrt(len(reference))
-    return bool(candidate.mean() <= reference.mean() + error)
-
-
 @dataclass(frozen=True)
 class Candidate:
     """A configuration in the confirm stage: its schedule's name, its lr, and its objective by seed.

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lrsearch.study.config import load_config
 from lrsearch.study.files import read_result
 from lrsearch.study.result import StudyResult
 from lrsearch.tracking.folder import StudyFolder, find_folder
 from lrsearch.tracking.reading import read_start
-
-if TYPE_CHECKING:
-    pass
 
 
 def load_study(folder: StudyFolder) -> StudyResult:

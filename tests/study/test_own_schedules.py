@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import optuna
@@ -13,36 +12,17 @@ import pytest
 
 import lrsearch
 from lrsearch import InputError, StudyResult
-from lrsearch.schedules import Schedule, register, registry
-from lrsearch.schedules.base import FloatArray, Horizon
-from lrsearch.schedules.recipe import Function, Stage
+from lrsearch.schedules import register, registry
+from lrsearch.schedules.base import FloatArray
 from lrsearch.testing import PEAKS, ScheduleSuite, make_optimizer, play
 from lrsearch.tracking.folder import find_folder
+from tests.schedules.own import InverseRoot
 from tests.study.tasks import PLAN, Ends, Known, interrupt, runs, study
 
 
 def falling(fraction: float) -> float:
     """A plain function of the fraction."""
     return 1 - 0.9 * fraction
-
-
-@dataclass(frozen=True)
-class InverseRoot(Schedule):
-    """eta_n = eta_0 / sqrt(1 + sharpness * n / T)."""
-
-    name: ClassVar[str] = "inverse_root"
-
-    sharpness: float = 8.0
-
-    def _ratios(self, horizon: Horizon) -> FloatArray:
-        return (1 + self.sharpness * horizon.n / horizon.steps) ** -0.5
-
-    def _stages(self, horizon: Horizon) -> list[Stage]:
-        a, steps = self.sharpness, horizon.steps
-        factor = Function(
-            f"lambda n: (1 + {a!r} * n / {steps}) ** -0.5", lambda n: (1 + a * n / steps) ** -0.5
-        )
-        return [Stage(steps, "LambdaLR", {"lr_lambda": factor})]
 
 
 OWN = ["constant", "falling", {"name": "inverse_root", "sharpness": 24.0}]
