@@ -115,7 +115,9 @@ def first_line(error: BaseException) -> str:
 
 
 def a_kind_of(value: object) -> str:
-    """The type of a value with its article: ``an int``, ``a Tensor``."""
+    """The type of a value with its article: ``an int``, ``a Tensor``; None is itself."""
+    if value is None:
+        return "None"
     name = type(value).__name__
     return f"{'an' if name[:1].lower() in 'aeio' else 'a'} {name}"
 

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from lrsearch.core import text
 from lrsearch.core.findings import Findings
 from lrsearch.core.response import Interval, Tolerance
-from lrsearch.core.stats import Gain
+from lrsearch.core.stats import Gain, Noise
 from lrsearch.core.study_plan import StageName
 from lrsearch.core.table import Table
 from lrsearch.core.trial import Configuration, TrialResult, from_plain
@@ -107,8 +107,9 @@ class Answer:
 
     `base_lr` is the best lr under the base schedule, before decay moved it. `interval` is the
     confidence set of the optimal lr under the chosen schedule, `tolerance` the lrs that
-    stay within the margin, `noise` the standard deviation between seeds, in the objective's unit; `margin` is
-    that margin. `warnings` map a name to a sentence that says what was seen and what to do.
+    stay within the margin, `noise` the standard deviation between seeds, in the objective's unit, None where
+    no configuration was trained with two; `margin` is that margin. `warnings` map a name to a sentence that
+    says what was seen and what to do.
     """
 
     lr: float
@@ -119,7 +120,7 @@ class Answer:
     reason: str
     interval: Interval
     tolerance: Tolerance
-    noise: float
+    noise: float | None
     margin: float
     finalists: tuple[Finalist, ...]
     gain_over_baseline: float | None = None
@@ -141,6 +142,11 @@ class Answer:
     def gain_over_constant(self) -> Gain | None:
         """What decay brings; None where constant won, and where it cannot be compared."""
         return self.constant.gain if self.constant is not None else None
+
+    @property
+    def spread(self) -> Noise | None:
+        """The noise as the fit takes it."""
+        return None if self.noise is None else Noise(self.noise)
 
     @property
     def undecided(self) -> tuple[str, ...]:

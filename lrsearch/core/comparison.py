@@ -13,7 +13,7 @@ from lrsearch.core.answer import Answer, StageResult
 from lrsearch.core.objective import Objective
 from lrsearch.core.observations import response_under
 from lrsearch.core.response import Interval, Response
-from lrsearch.core.stats import Noise, compare
+from lrsearch.core.stats import compare
 from lrsearch.core.study_plan import StudyPlan
 from lrsearch.core.trial import Direction, TrialResult, Use
 from lrsearch.errors import InputError
@@ -55,7 +55,7 @@ class ComparedStudy:
 
     def response(self, schedule: Mapping[str, Any]) -> Response:
         """The objective (as a loss) against lr under a schedule; InputError where nothing was trained so."""
-        noise, base_lr = Noise(self.answer.noise), self.answer.base_lr
+        noise, base_lr = self.answer.spread, self.answer.base_lr
         return response_under(self.plan, self.trials, schedule, self.total_steps, noise, base_lr)
 
     @property
@@ -125,7 +125,7 @@ class ComparisonRow:
     interval: Interval
     objective: float
     seeds: int
-    noise: float
+    noise: float | None
     cost: float
     at_equal_cost: float | None
     behind: Difference | None

@@ -24,6 +24,8 @@ _AT_THE_END = 1.05
 _BEYOND = {"low": "below", "high": "above"}
 _UNSTABLE = 0.25
 """The share of the way from the untrained model to the best that no seed should lose."""
+_FAR_APART = 0.25
+"""Shares of the larger loss by which the first losses of equal seeds do not differ."""
 _BEYOND_NOISE = 2.0
 """Standard deviations between seeds that are no noise any more."""
 
@@ -56,7 +58,7 @@ def conclude(found: Evidence) -> Answer:
     objective = plan.objective
     winner = confirmed.decision.winner
     schedule = confirmed.configurations[winner.name].schedule
-    spread = _noise(confirmed.candidates) or found.base.noise or Noise(0.0)
+    spread = _noise(confirmed.candidates) or found.base.noise
     response = response_under(
         plan, found.trials, schedule, found.total_steps, found.base.noise, found.base.lr
     )
@@ -70,7 +72,7 @@ def conclude(found: Evidence) -> Answer:
         reason=confirmed.decision.reason,
         interval=fit.interval(plan.level),
         tolerance=fit.tolerance(confirmed.margin),
-        noise=spread.sd,
+        noise=spread.sd if spread else None,
         margin=confirmed.margin,
         finalists=finalists_of(plan, confirmed),
         gain_over_baseline=_gain_over_baseline(found, winner),
@@ -107,7 +109,8 @@ def _gain_over_baseline(found: Evidence, winner: Candidate) -> float | None:
     return None if loss is None or own is None else loss - own
 
 
-def _warnings(found: Evidence, winner: Candidate, spread: Noise) -> dict[WarningName, str]:
+def _warnings(found: Evidence, winner: Candidate, spread: Noise | None) -> dict[WarningName, str]:
+    noise = spread.sd if spread else 0.0
     said: dict[WarningName, str | None] = {
         "no_bracket": None
         if found.bracketed
@@ -119,15 +122,15 @@ def _warnings(found: Evidence, winner: Candidate, spread: Noise) -> dict[Warning
             else None
         ),
         "objectives_disagree": _disagreement(found),
-        "overfitting": _overfitting(found, winner, spread),
+        "overfitting": _overfitting(found, winner, noise),
         "lr_and_weight_decay_tuned_together": _weight_decay(found),
         "untrained": _untrained(found, winner),
         "unstable": _unstable(found, winner),
-        "baseline_better": _baseline_better(found, winner, spread),
+        "baseline_better": _baseline_better(found, winner, noise),
         "bad_data": _bad_data(found),
         "trials_failed": _failures(found),
         "changes_accepted": _accepted(found),
-        "own_loop": _left_out(found),
+        "own_loop": _own_loop(found),
         "runs_differ": None
         if found.base.runs_differ is None
         else f"equal trainings differ by {found.base.runs_differ:.2g}: torch.use_deterministic_algorithms()",
@@ -180,7 +183,7 @@ def _disagreement(found: Evidence) -> str | None:
     return f"{plan.objective.metric} prefers lr {best:.3g}, {' and '.join(far)}: choose what matters"
 
 
-def _overfitting(found: Evidence, winner: Candidate, spread: Noise) -> str | None:
+def _overfitting(found: Evidence, winner: Candidate, noise: float) -> str | None:
     plan = found.plan
     best = plan.objective.model_copy(update={"use": "best"})
     final = plan.objective.model_copy(update={"use": "final"})
@@ -188,7 +191,7 @@ def _overfitting(found: Evidence, winner: Candidate, spread: Noise) -> str | Non
     trials = [t for t in found.stages[-1].trials if t.status == "complete" and t.spec.configuration == chosen]
     gaps = [(final.as_loss(t) or 0.0) - (best.as_loss(t) or 0.0) for t in trials]
     gap = sum(gaps) / len(gaps) if gaps else 0.0
-    if gap <= max(_BEYOND_NOISE * spread.sd, found.confirmed.margin):
+    if gap <= max(_BEYOND_NOISE * noise, found.confirmed.margin):
         return None
     return f"the final {plan.objective.metric} is {gap:.3g} worse than the best epoch's: train for less"
 
@@ -245,9 +248,9 @@ def _replicates(found: Evidence) -> list[TrialResult]:
     return [t for t in complete if t.spec.lr == most]
 
 
-def _baseline_better(found: Evidence, winner: Candidate, spread: Noise) -> str | None:
+def _baseline_better(found: Evidence, winner: Candidate, noise: float) -> str | None:
     gain, baseline = _gain_over_baseline(found, winner), found.confirmed.baseline
-    if gain is None or baseline is None or -gain <= max(found.confirmed.margin, _BEYOND_NOISE * spread.sd):
+    if gain is None or baseline is None or -gain <= max(found.confirmed.margin, _BEYOND_NOISE * noise):
         return None
     objective = found.plan.objective
     own = objective.from_loss(winner.objectives[baseline.spec.seed])
@@ -282,9 +285,46 @@ def _failures(found: Evidence) -> str | None:
     return f"{len(failed)} of {len(found.trials)} trials raised ({causes}); their runs hold the traceback"
 
 
-def _left_out(found: Evidence) -> str | None:
+def _own_loop(found: Evidence) -> str | None:
+    """What a loop of one's own left out, and whether its trainings depend on their seed, and on it alone."""
+    if found.model_info:
+        return None
     said = sorted({text for t in found.trials for text in t.warnings})
+    said += filter(None, (_ignored_seed(found.trials), _beginnings(found.trials)))
     return f"the training function: {'; '.join(said)}" if said else None
+
+
+def _ignored_seed(trials: Sequence[TrialResult]) -> str | None:
+    """Whether trainings of one configuration with two seeds were the same to the last bit."""
+    first: dict[str, TrialResult] = {}
+    for trial in trials:
+        if trial.status != "complete" or trial.spec.again or trial.spec.configuration is None:
+            continue
+        other = first.setdefault(f"{trial.spec.configuration.key} {trial.spec.steps}", trial)
+        if other.spec.seed != trial.spec.seed and other.metrics == trial.metrics:
+            return (
+                f"seeds {other.spec.seed} and {trial.spec.seed} gave the same numbers at lr "
+                f"{trial.spec.lr:.3g}: does it seed itself? Use trial.seed, or no seed at all"
+            )
+    return None
+
+
+def _beginnings(trials: Sequence[TrialResult]) -> str | None:
+    """Whether most trainings of a seed begin far from where its first one did, before the first update."""
+    losses: dict[int, list[float]] = {}
+    for trial in trials:
+        reported = trial.metrics.get("train/loss")
+        if reported is not None and reported.count >= trial.steps_done:  # the first is that of step 1
+            losses.setdefault(trial.spec.seed, []).append(reported.first)
+    for seed, (first, *others) in losses.items():
+        far = [loss for loss in others if abs(loss - first) > _FAR_APART * max(abs(loss), abs(first))]
+        if 2 * len(far) > len(others):
+            return (
+                f"trainings of seed {seed} began at losses from {min(first, *far):.3g} to "
+                f"{max(first, *far):.3g}: make the model anew in the function, and draw from generators that "
+                "trial.seed seeds"
+            )
+    return None
 
 
 def _accepted(found: Evidence) -> str | None:

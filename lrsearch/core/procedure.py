@@ -89,7 +89,7 @@ def best_so_far(plan: StudyPlan, total_steps: int, stages: Sequence[StageResult]
         reason="not confirmed yet",
         interval=fit.interval(plan.level),
         tolerance=fit.tolerance(margin),
-        noise=response.noise.sd if response.noise else 0.0,
+        noise=response.noise.sd if response.noise else None,
         margin=margin,
         finalists=(),
     )

@@ -71,8 +71,9 @@ def coarse(stage: Stage, bracket: Bracket | None) -> Base:
     for added in range(_LONGEST_WALK):
         response = _response(stage, trials)
         lost = not beats_untrained(plan, trials)
-        side = "low" if lost and not response.has_equal_means else response.needs_extension()
-        astray = astray or lost
+        level = response.has_equal_means  # an optimizer whose lr is capped: lower ones differ
+        side = "low" if lost or level else response.needs_extension()
+        astray = astray or (lost and not level)
         if side is None or (added >= plan.coarse.extensions and not astray):
             break
         if not stage.affords(share * (1 + plan.coarse.replicates), spare_decay=not astray):

@@ -51,6 +51,13 @@ def amount(value: float | None) -> str:
     return NONE if value is None else f"{value:#.4g}".rstrip(".")
 
 
+def noise(value: float | None) -> str:
+    """How far seeds differ."""
+    if value is None:
+        return "not measured: no configuration was trained with two seeds"
+    return f"the standard deviation between seeds is {number(value)}"
+
+
 def signed(value: float) -> str:
     """A difference: three significant digits, all of them shown, and its sign."""
     return f"{value:+#.3g}"

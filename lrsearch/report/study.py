@@ -97,7 +97,7 @@ def remarks(answer: Answer) -> list[tuple[str, str]]:
     said = [("undecided", undecided(answer))] if answer.undecided else []
     said += [
         ("tolerance", text.tolerance(answer.tolerance, answer.margin, answer.metric)),
-        ("noise", f"the standard deviation between seeds is {text.number(answer.noise)}"),
+        ("noise", text.noise(answer.noise)),
     ]
     if answer.gain_over_baseline is not None:
         compared = f"{text.better(answer.gain_over_baseline)} than {text.BASELINE} on the same seed"

@@ -91,7 +91,7 @@ MENDS: dict[WarningName, str] = {
     "bad_data": "Fix or drop these rows: in your own training script they may turn the weights to NaN.",
     "trials_failed": "Read the tracebacks in the section on cost, fix the cause, and search again if the "
     "failed lrs lie near the answer.",
-    "own_loop": "Fix the training function: what it leaves out was not searched.",
+    "own_loop": "Fix the training function: until then, its trainings are not what the study takes them for.",
     "changes_accepted": "If the change matters, run the study again under another name.",
     "runs_differ": "Call torch.use_deterministic_algorithms(True) in the task, or treat differences of that "
     "size as noise.",

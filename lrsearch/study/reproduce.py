@@ -158,7 +158,7 @@ def reproduce(
     verdict: Literal["identical", "within_interval", "different"] = "different"
     if first is None and now == then:
         verdict = "identical"
-    elif now is not None and abs(now - then) <= _WITHIN * result.noise:
+    elif now is not None and abs(now - then) <= _WITHIN * (result.noise or 0.0):
         verdict = "within_interval"
     changes = {**_provenance_changes(record), **setting.config.differences(config)}
     return Reproduction(name, verdict, len(recorded), then, now, first, changes)

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from lrsearch.core.answer import Answer, Finalist, StageResult
 from lrsearch.core.observations import response_under, trial_rows
 from lrsearch.core.response import FittedResponse, Interval, Response, Tolerance
-from lrsearch.core.stats import Noise
 from lrsearch.core.trial import TrialResult
 from lrsearch.schedules import schedule_from_dict, schedule_name
 from lrsearch.study.config import StudyConfig
@@ -104,7 +103,7 @@ class StudyResult(RecordStatus):
         return self.answer.tolerance
 
     @property
-    def noise(self) -> float:
+    def noise(self) -> float | None:
         """The standard deviation of the objective between seeds, in the objective's unit."""
         return self.answer.noise
 
@@ -161,7 +160,7 @@ class StudyResult(RecordStatus):
         """
         trials = [trial for stage in self.stages for trial in stage.trials]
         under = schedule or self.answer.schedule
-        noise, base_lr = Noise(self.answer.noise), self.answer.base_lr
+        noise, base_lr = self.answer.spread, self.answer.base_lr
         return response_under(self.config.plan, trials, under, self.config.total_steps, noise, base_lr)
 
     def fit(self, schedule: Mapping[str, Any] | None = None) -> FittedResponse:
@@ -197,27 +196,29 @@ class StudyResult(RecordStatus):
         -------
         dict of str to float
             ``best_lr``, ``best_objective``, ``interval_low``, ``interval_high``, ``gain_over_constant``,
-            ``noise``, ``diverged_trials``, ``cost_run_equivalents``, and the metrics on the test data where
-            there are any.
+            ``noise``, ``diverged_trials``, ``cost_run_equivalents``, and the metrics on the test data; what
+            is not known is left out.
         """
         answer = self.answer
         gain = answer.gain_over_constant
-        values = {
+        values: dict[str, float | None] = {
             "best_lr": answer.lr,
             "best_objective": answer.objective,
             "interval_low": answer.interval.low,
             "interval_high": answer.interval.high,
-            "gain_over_constant": 0.0 if gain is None else gain.mean,
+            "gain_over_constant": None if gain is None else gain.mean,
             "noise": answer.noise,
             "diverged_trials": sum(t.status == "diverged" for stage in self.stages for t in stage.trials),
             "cost_run_equivalents": self.cost,
         }
+        if answer.winner is answer.constant:
+            values["gain_over_constant"] = 0.0
         tested = {
             f"{metric}_{label}": value
             for label, test in answer.test.items()
             for metric, value in test.items()
         }
-        return {name: float(value) for name, value in (values | tested).items()}
+        return {name: float(value) for name, value in (values | tested).items() if value is not None}
 
     def to_dict(self) -> dict[str, Any]:
         """Return the result as plain JSON.

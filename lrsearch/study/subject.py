@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from functools import partial
 from typing import Any
 
@@ -18,6 +19,7 @@ def called(given: Any) -> tuple[Any, str]:
 
     A decorator may hide what a function takes: it is then a task's where it can be called without arguments.
     """
+    _check_callable(given)
     own_name = getattr(given, "__name__", type(given).__name__)
     if is_task_function(given) or may_be_task_function(given):
         try:
@@ -27,11 +29,32 @@ def called(given: Any) -> tuple[Any, str]:
                 raise
             return given, own_name
         if not isinstance(made, Task):
-            raise InputError("task", given, f"returned {a_kind_of(made)}", "return an lrsearch.Task")
+            raise InputError(
+                "task",
+                given,
+                f"returned {a_kind_of(made)} when it was called without arguments",
+                "return an lrsearch.Task; a training function takes an argument called trial",
+            )
         return made, made.name or own_name
     if isinstance(given, Task):
         return given, given.name or getattr(given.model, "__name__", "task").strip("<>")
     return given, own_name
+
+
+def _check_callable(given: Any) -> None:
+    """Raise InputError for what looks like a function and trains nothing when it is called."""
+    if isinstance(given, type):
+        raise InputError("task", given, "is a class", "hand over an object of it")
+    function = getattr(given, "func", given)
+    for is_kind, kind in (
+        (inspect.iscoroutinefunction, "coroutine"),
+        (inspect.isgeneratorfunction, "generator"),
+        (inspect.isasyncgenfunction, "generator"),
+    ):
+        if is_kind(function):
+            raise InputError(
+                "task", given, f"is a {kind} function: a call does not run it", "hand over a plain function"
+            )
 
 
 def _misses_argument(error: Exception) -> bool:

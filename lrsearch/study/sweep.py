@@ -64,7 +64,8 @@ def range_test(
     """Train while the learning rate rises, and read a learning rate off the losses.
 
     The rate rises once per update from `min_lr` to `max_lr`. The model, the optimizer, the loader's generator
-    and all random states are put back bit for bit, whatever happens.
+    and all random states are put back bit for bit, whatever happens; of a training function all random
+    states are, for what it trains is its own.
 
     Parameters
     ----------

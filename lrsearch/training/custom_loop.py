@@ -24,7 +24,7 @@ from lrsearch.training.untrained import BadBatch, speaks_of_numbers
 class CustomLoop:
     """A training function ``train(trial)``, which is handed the sweep as its schedule.
 
-    It is run twice or more up to where it builds its schedule: that tells how its optimizer's lrs follow
+    It is run twice or more up to its first update: that tells how the lrs of its optimizers follow
     `trial.lr`, which is what is swept.
     """
 
@@ -50,8 +50,9 @@ class CustomLoop:
         return chosen
 
     def steps(self, plan: SweepPlan) -> int:
-        """Steps of the sweep."""
-        return plan.steps_for(None)
+        """Steps of the sweep: those of the plan, or the whole epochs therein that the loop trains."""
+        look = self._looks.get(_ends(plan))
+        return plan.steps_for(None) if look is None else look.steps
 
     def run(self, order: SweepOrder) -> Outcome:
         """One sweep; random states are put back afterwards, all else is the function's own.
@@ -74,7 +75,7 @@ class CustomLoop:
         )
         trial = Trial(spec, order.device, record=watch.record, monitor=watch.monitor, objective="train/loss")
         order.begin({"device": str(order.device)})
-        with preserve_random_state():
+        with preserve_random_state(), trial.schedule.counted():
             seed_everything(order.seed)
             raised: Exception | None = None
             try:
@@ -95,14 +96,25 @@ class CustomLoop:
                 "make the optimizer with trial.lr, build trial.schedule; at each update, call its step() and "
                 "trial.report(step, train_loss=…)",
             )
+        if watch.heard_nothing:
+            raise InputError(
+                "train",
+                self.train,
+                "never reported a training loss",
+                "call trial.report(step, train_loss=loss) after each update",
+            )
         return watch.ended(spec.steps)
 
     def _look(self, plan: SweepPlan, device: torch.device) -> LoopLook | None:
-        """The lrs of its optimizer at both ends of the sweep, and between them where they bend."""
-        ends = (plan.min_lr, plan.max_lr)
+        """The lrs of its optimizers at both ends of the sweep, and between them where they bend."""
+        ends = _ends(plan)
         if ends not in self._looks:
-            self._looks[ends] = look_at_loop(self.train, ends, self.steps(plan), device)
+            self._looks[ends] = look_at_loop(self.train, ends, plan.steps_for(None), device)
         return self._looks[ends]
+
+
+def _ends(plan: SweepPlan) -> tuple[float, float]:
+    return plan.min_lr, plan.max_lr
 
 
 class _SweepWatch:
@@ -115,6 +127,7 @@ class _SweepWatch:
     def __init__(self, observe: Observe) -> None:
         self._observe = observe
         self._step = 0
+        self._is_without_lr = False
         self._reason: str | None = None
         self._waiting: int | None = None
         self._passed_over: list[BadBatch] = []
@@ -125,10 +138,25 @@ class _SweepWatch:
         """Updates reported so far."""
         return self._step
 
+    @property
+    def heard_nothing(self) -> bool:
+        """Whether no training loss was reported at all."""
+        return self._step == 0 and not self._is_without_lr
+
     def record(self, step: int, metrics: Mapping[str, float]) -> None:
         """Hands a point on, and keeps what the sweep says to it."""
-        if "train/loss" not in metrics or "lr" not in metrics:
+        if "train/loss" not in metrics:
             return
+        if "lr" not in metrics:
+            self._is_without_lr = True
+            return
+        if step != self._step + 1 and self._is_without_lr and self._step == 0:
+            raise InputError(
+                "step",
+                step,
+                "comes after reports that no update under trial.schedule came before",
+                "build it before the first update, and report once an update, after optimizer.step()",
+            )
         if step != self._step + 1:
             raise InputError("step", step, f"follows step {self._step}", "report every step of a range test")
         self._step = step

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import sys
+import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,10 +15,11 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from lrsearch.core.trial import TrialSpec
 from lrsearch.errors import InputError, StopTrial
-from lrsearch.schedules import Constant
+from lrsearch.schedules import Constant, Schedule
 from lrsearch.schedules.base import FloatArray
 from lrsearch.training.optimizers import group_lrs
 from lrsearch.training.random_state import preserve_random_state, seed_everything
@@ -93,11 +95,13 @@ class LoopLook:
     """What lrs a training function gives its param groups, by the lr that it was run at.
 
     `made` has a row an lr, a column a group. Between those lrs, the log of a group's lr is a
-    straight line in the log of the lr given.
+    straight line in the log of the lr given. `steps` is the length that it builds its schedule for, which
+    may be less than it was given: the whole epochs therein.
     """
 
     asked: tuple[float, ...]
     made: tuple[tuple[float, ...], ...]
+    steps: int
 
     @property
     def unscaled(self) -> list[int]:
@@ -114,26 +118,29 @@ class LoopLook:
 def look_at_loop(
     train: TrainFunction, lrs: tuple[float, float], steps: int, device: torch.device
 ) -> LoopLook | None:
-    """Run a training function at two lrs up to where it builds its schedule, and note its optimizer's lrs.
+    """Run a training function at two lrs up to its first update, and note the lrs of its optimizers.
 
     Where they are not in proportion to the lr given, lrs in between are tried until straight lines in log lr
     go through all, or a bend is known to within a factor of 1.4. None where it builds no schedule. Raises
     InputError for a function that ignores the lr, and lets through what it raises itself.
     """
     found: dict[float, list[float]] = {}
+    lengths = [steps]
 
     def look(lr: float) -> bool:
-        if lr not in found and (made := _lrs_when_built(train, lr, steps, device)) is not None:
-            found[lr] = made
+        if lr not in found and (built := _until_its_first_update(train, lr, steps, device)).lrs:
+            _check_as_many(train, {**found, lr: built.lrs})
+            found[lr] = built.lrs
+            lengths.append(built.length)
         return lr in found
 
     def seen() -> LoopLook:
         asked = tuple(sorted(found))
-        return LoopLook(asked, tuple(tuple(found[lr]) for lr in asked))
+        return LoopLook(asked, tuple(tuple(found[lr]) for lr in asked), min(lengths))
 
     def halve(low: float, high: float, left: int) -> None:
         middle = math.sqrt(low * high)
-        expected = LoopLook((low, high), (tuple(found[low]), tuple(found[high]))).at([middle, high])
+        expected = LoopLook((low, high), (tuple(found[low]), tuple(found[high])), steps).at([middle, high])
         if left == 0 or not look(middle):
             return
         made = np.array([found[middle], found[high]])
@@ -155,37 +162,62 @@ def look_at_loop(
     return seen()
 
 
+def _check_as_many(train: TrainFunction, found: Mapping[float, Sequence[float]]) -> None:
+    counts = {lr: len(lrs) for lr, lrs in found.items()}
+    low, high = min(counts), max(counts)
+    if len({*counts.values()}) > 1:
+        raise InputError(
+            "train",
+            train,
+            f"schedules {counts[low]} param groups at trial.lr {low:.3g} and {counts[high]} at {high:.3g}",
+            "make the same groups at every lr",
+        )
+
+
 class _LookedAt(StopTrial):
     """Ends a training function before its first update."""
 
 
 class _Look(TrialSchedule):
-    """Notes the lrs of the optimizer that it is built on, and ends the training function."""
+    """Notes the lrs of every optimizer that it is built on, and the length that it is built for."""
 
-    lrs: list[float] | None = None
+    def __init__(self, value: Schedule, lr: float, steps: int) -> None:
+        super().__init__(value, lr, steps)
+        self.lrs: list[float] = []
+        self.length = steps
 
-    def build(self, optimizer: Optimizer, *_: Any, **__: Any) -> LRScheduler:
-        """Raise, when the lrs are noted."""
-        self.lrs = group_lrs(optimizer)
-        raise _LookedAt("the optimizer's lrs were looked at")
+    def build(
+        self, optimizer: Optimizer, total_steps: int, steps_per_epoch: int | None = None
+    ) -> LRScheduler:
+        """Note them first."""
+        self.lrs += group_lrs(optimizer)
+        self.length = total_steps
+        return super().build(optimizer, total_steps, steps_per_epoch)
 
 
-def _lrs_when_built(train: TrainFunction, lr: float, steps: int, device: torch.device) -> list[float] | None:
+def _until_its_first_update(train: TrainFunction, lr: float, steps: int, device: torch.device) -> _Look:
     spec = TrialSpec("range-test", lr, Constant().to_dict(), seed=0, steps=steps)
-    trial = Trial(
-        spec, device, record=lambda *_: None, monitor=lambda *_: "looked_at", objective="train/loss"
-    )
-    trial.schedule = look = _Look(trial.schedule.value, lr)
+    thread = threading.get_ident()
+
+    def end(*_: object) -> None:
+        if threading.get_ident() == thread:  # another one's trainings are none of this one's
+            raise _LookedAt("the optimizer's lrs were looked at")
+
+    trial = Trial(spec, device, record=end, monitor=end, objective="train/loss")
+    trial.schedule = look = _Look(trial.schedule.value, lr, steps)
+    hook = register_optimizer_step_pre_hook(end)
     with preserve_random_state():
         seed_everything(spec.seed)
         try:
             train(trial)
         except StopTrial:
-            pass  # it has built its schedule, or reported without it
+            pass  # it was about to make its first update, or reported without one
         except Exception as error:
             error.add_note(f"before the range test, at trial.lr {lr:.3g}")
             raise
-    return look.lrs
+        finally:
+            hook.remove()
+    return look
 
 
 def _unscaled(asked: Sequence[float], made: FloatArray) -> list[int]:

@@ -268,7 +268,7 @@ def _run_function(train: TrainFunction, trial: Trial, observer: TrialObserver) -
             "optimizer", spec.optimizer, "is the business of your training function", "leave it out"
         )
     observer.begin({"device": str(trial.device)})
-    with preserve_random_state():
+    with preserve_random_state(), trial.schedule.counted():
         seed_everything(spec.seed)
         try:
             train(trial)

@@ -170,13 +170,16 @@ class FromTask:
 
 
 def is_task_function(value: object) -> TypeGuard[TaskFunction]:
-    """Whether a value is a function that is called without arguments, and so makes a task."""
-    return _is_function(value) and not _takes_any(value) and all(map(_may_be_left_out, _parameters(value)))
+    """Whether a value is a function that is called without arguments, and so makes a task.
+
+    One whose first argument is called ``trial`` is a training function, whatever its default.
+    """
+    return _is_function(value) and not _takes_any(value) and _may_be_called_bare(value)
 
 
 def may_be_task_function(value: object) -> TypeGuard[TaskFunction]:
     """Whether only a call tells if a function makes a task: a decorator has hidden what it takes."""
-    return _is_function(value) and _takes_any(value) and all(map(_may_be_left_out, _parameters(value)))
+    return _is_function(value) and _takes_any(value) and _may_be_called_bare(value)
 
 
 def is_train_function(value: object) -> TypeGuard[TrainFunction]:
@@ -194,6 +197,12 @@ def _parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
 
 def _takes_any(function: Callable[..., Any]) -> bool:
     return any(p.kind is p.VAR_POSITIONAL for p in _parameters(function))
+
+
+def _may_be_called_bare(function: Callable[..., Any]) -> bool:
+    parameters = _parameters(function)
+    takes_trial = bool(parameters) and parameters[0].name == "trial"
+    return not takes_trial and all(map(_may_be_left_out, parameters))
 
 
 def _may_be_left_out(parameter: inspect.Parameter) -> bool:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import operator
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from functools import lru_cache
-from typing import Any, SupportsFloat
+from typing import Any, SupportsFloat, SupportsIndex
 
 import numpy as np
 import torch
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from lrsearch.core.divergence import Divergence
 from lrsearch.core.trial import Direction, TrialResult, TrialSpec, check_name
@@ -18,7 +23,7 @@ from lrsearch.schedules import Schedule, Sweep, schedule_from_dict
 from lrsearch.schedules.base import FloatArray
 from lrsearch.training.metrics import as_number
 from lrsearch.training.optimizers import group_lrs
-from lrsearch.training.schedulers import PlateauLR, TorchSchedule
+from lrsearch.training.schedulers import PlateauLR, TorchSchedule, build
 from lrsearch.training.trial_log import Monitor, Record, TrialLog
 
 _LR_TOLERANCE = 1e-6
@@ -28,19 +33,17 @@ _NOTHING: Mapping[str, float] = {}
 class TrialSchedule(TorchSchedule):
     """The trial's schedule; remembers what it built, so that its lr and its plateau can be followed.
 
-    All lrs are in units of the trial's: the optimizer may be made with a multiple of it.
+    A training with several optimizers builds it once on each. A sweep always has the trial's length, whatever
+    a loop makes of its own counting.
     """
 
-    def __init__(self, value: Schedule, lr: float) -> None:
+    def __init__(self, value: Schedule, lr: float, steps: int) -> None:
         super().__init__(value)
-        self.scheduler: LRScheduler | None = None
-        self.scale = 1.0
-        """The trial's lr over that of the optimizer's first group with an lr above 0, when it was built."""
         self._lr = lr
-        self._lr_used: float | None = None
-        self._updates = self._checked = 0
-        self._rounding = 0.0
-        self._planned: FloatArray | None = None
+        self._steps = steps
+        self._built: list[_Built] = []
+        self._updates: Counter[int] = Counter()
+        self._faults: list[str] = []
 
     def build(
         self, optimizer: Optimizer, total_steps: int, steps_per_epoch: int | None = None
@@ -63,53 +66,136 @@ class TrialSchedule(TorchSchedule):
         -------
         torch.optim.lr_scheduler.LRScheduler
             The scheduler.
+
+        Raises
+        ------
+        InputError
+            If it was built on this optimizer before: the lr would be scheduled twice.
         """
+        if any(built.optimizer is optimizer for built in self._built):
+            raise InputError(
+                "trial.schedule",
+                self.value,
+                f"is built twice on one {type(optimizer).__name__}, whose lr would be scheduled twice",
+                "build it once on each optimizer",
+            )
+        if updates := self._updates[id(optimizer)]:
+            self._faults.append(f"it built the trial's schedule after {updates} updates of its optimizer")
+        if total_steps != self._steps and not isinstance(self.value, Sweep):
+            self._faults.append(
+                f"it built the trial's schedule for {total_steps} updates, and trial.steps is {self._steps}"
+            )
+        value = self.value
+        if isinstance(value, Sweep):
+            total_steps = self._steps
+            if value.courses:  # those of all optimizers, one after the other
+                first = sum(len(built.optimizer.param_groups) for built in self._built)
+                last = first + len(optimizer.param_groups)
+                value = replace(value, courses=value.courses[first:last])
         lrs = group_lrs(optimizer)
+        scheduler = build(value, optimizer, total_steps, steps_per_epoch)
+        built = _Built(value, optimizer, scheduler, lrs, self._lr, total_steps, steps_per_epoch)
+        self._built.append(built)
+        return scheduler
+
+    @property
+    def is_built(self) -> bool:
+        """Whether the training has built it."""
+        return bool(self._built)
+
+    @property
+    def scale(self) -> float:
+        """The trial's lr over that which the first optimizer was made with."""
+        return self._built[0].scale if self._built else 1.0
+
+    @property
+    def lr_used(self) -> Mapping[str, float]:
+        """The first optimizer's lr at its last update, as it is recorded; empty while there is none."""
+        lr = self._built[0].lr_used if self._built else None
+        return _NOTHING if lr is None else {"lr": lr}
+
+    def hear(self, objective: float) -> None:
+        """Hands the objective to a schedule that reads it."""
+        for built in self._built:
+            if isinstance(built.scheduler, PlateauLR):
+                built.scheduler.report(objective)
+
+    def faults(self) -> list[str]:
+        """What was wrong with the way in which it was built."""
+        return self._faults
+
+    def off_plan(self, step: int) -> str | None:
+        """What is wrong with the lr of the last update of an optimizer, which was update `step`."""
+        return next((found for built in self._built if (found := built.off_plan(step))), None)
+
+    @contextmanager
+    def counted(self) -> Iterator[None]:
+        """Counts the updates of every optimizer, so that a schedule that comes too late is noticed."""
+
+        def count(optimizer: Optimizer, *_: Any) -> None:
+            self._updates[id(optimizer)] += 1
+
+        hook = register_optimizer_step_post_hook(count)
+        try:
+            yield
+        finally:
+            hook.remove()
+
+
+class _Built:
+    """A schedule on one optimizer, whose lr is followed through the optimizer's updates.
+
+    All lrs are in units of the trial's: the optimizer may be made with a multiple of it. `number` is its
+    first group with an lr above 0.
+    """
+
+    def __init__(
+        self,
+        value: Schedule,
+        optimizer: Optimizer,
+        scheduler: LRScheduler,
+        lrs: Sequence[float],
+        trial_lr: float,
+        total_steps: int,
+        steps_per_epoch: int | None,
+    ) -> None:
+        self.optimizer = optimizer
+        self.scheduler = scheduler
         number = next((k for k, lr in enumerate(lrs) if lr > 0), 0)
-        self.scale = scale = self._lr / lrs[number] if lrs[number] > 0 else 1.0
+        self.scale = scale = trial_lr / lrs[number] if lrs[number] > 0 else 1.0
+        self.lr_used: float | None = None
+        self._updates = self._checked = 0
         lr = optimizer.param_groups[number]["lr"]
         self._rounding = torch.finfo(lr.dtype).eps if isinstance(lr, torch.Tensor) else 0.0
-        self.scheduler = super().build(optimizer, total_steps, steps_per_epoch)
-        if isinstance(self.value, Sweep) and self.value.courses:
-            self._planned = self._lr * np.array(self.value.courses[number])
+        if isinstance(value, Sweep) and value.courses:
+            self._planned: FloatArray = trial_lr * np.array(value.courses[number])
         else:
-            self._planned = self.curve(self._lr, total_steps, steps_per_epoch)
+            self._planned = value.curve(trial_lr, total_steps, steps_per_epoch)
 
         def note_lr(optimizer: Optimizer, *_: Any) -> None:
-            self._lr_used = scale * float(optimizer.param_groups[number]["lr"])
+            self.lr_used = scale * float(optimizer.param_groups[number]["lr"])
             self._updates += 1
 
         # After the update and before the scheduler moves on, the group holds the lr of this very update.
         optimizer.register_step_post_hook(note_lr)
-        return self.scheduler
-
-    @property
-    def lr_used(self) -> Mapping[str, float]:
-        """The lr of the last update, as it is recorded; empty while there is none."""
-        return _NOTHING if self._lr_used is None else {"lr": self._lr_used}
-
-    def hear(self, objective: float) -> None:
-        """Hands the objective to a schedule that reads it."""
-        if isinstance(self.scheduler, PlateauLR):
-            self.scheduler.report(objective)
 
     def off_plan(self, step: int) -> str | None:
         """What is wrong with the lr of the last update, which was update `step`.
 
         A guard may skip an update, and the schedule's step with it.
         """
-        if self._lr_used is None or self._planned is None or self._updates == self._checked:
+        if self.lr_used is None or self._updates == self._checked:
             return None
         self._checked = self._updates
         places = {min(step, len(self._planned)), min(self._updates, len(self._planned))}
         for planned in (float(self._planned[place - 1]) for place in sorted(places)):
-            excess = self._lr_used - planned
+            excess = self.lr_used - planned
             if isinstance(self.scheduler, PlateauLR):
                 excess = max(excess, 0.0)  # how far it has come down was not known beforehand
             # An lr that is a tensor is rounded anew at every step.
             if abs(excess) <= (_LR_TOLERANCE + self._rounding * (step + 1)) * abs(planned):
                 return None
-        return f"at step {step} the lr was {self._lr_used:.3g}, not the schedule's {planned:.3g}"
+        return f"at step {step} the lr was {self.lr_used:.3g}, not the schedule's {planned:.3g}"
 
 
 class Trial:
@@ -187,7 +273,7 @@ class Trial:
         self.seed = spec.seed
         self.steps = spec.steps
         self.device = device
-        self.schedule = TrialSchedule(schedule_from_dict(spec.schedule), spec.lr)
+        self.schedule = TrialSchedule(schedule_from_dict(spec.schedule), spec.lr, spec.steps)
         self._objective = objective
         self._log = TrialLog(spec, record, monitor, objective, direction, divergence)
         self._off_plan: str | None = None
@@ -199,7 +285,7 @@ class Trial:
         self._lr_was_read = True
         return self.spec.lr
 
-    def report(self, step: int, **metrics: SupportsFloat) -> None:
+    def report(self, step: SupportsIndex, **metrics: SupportsFloat) -> None:
         """Report metrics after a number of updates.
 
         Parameters
@@ -217,10 +303,7 @@ class Trial:
             For a step that is no count of updates, a metric that is no number, and a name that MLflow would
             refuse.
         """
-        if isinstance(step, bool) or not isinstance(step, int) or not 1 <= step <= self.steps:
-            raise InputError(
-                "step", step, "is no count of updates done", f"give a whole number from 1 to {self.steps}"
-            )
+        step = self._checked_step(step)
         values = {_metric_name(name): as_number(name, value) for name, value in metrics.items()}
         if self._log.stopped is None:
             lr = self.schedule.lr_used if "train/loss" in values else _NOTHING
@@ -231,6 +314,14 @@ class Trial:
             raise StopTrial(self._log.stopped)
         if self._objective in values:
             self.schedule.hear(values[self._objective])
+
+    def _checked_step(self, step: SupportsIndex) -> int:
+        number = -1 if isinstance(step, bool) or not hasattr(step, "__index__") else operator.index(step)
+        if not 1 <= number <= self.steps:
+            raise InputError(
+                "step", step, "is no count of updates done", f"give a whole number from 1 to {self.steps}"
+            )
+        return number
 
     def raised(self, error: Exception) -> None:
         """Note that the training function raised because its numbers failed: the training has diverged.
@@ -263,7 +354,8 @@ class Trial:
                 found.append("it never reported")
             elif done < self.steps:
                 found.append(f"its last report was of step {done} of {self.steps}")
-        if done and self.schedule.scheduler is None:
+        found += self.schedule.faults()
+        if done and not self.schedule.is_built:
             found.append("it did not build the trial's schedule")
         elif self.schedule.scale != 1.0 and not self._lr_was_read:
             found.append(f"it made its optimizer without reading trial.lr, which is {self.spec.lr:.3g}")

@@ -14,7 +14,7 @@ from lrsearch.core.answer import Answer, WarningName
 from lrsearch.core.conclude import Evidence, conclude
 from lrsearch.core.presets import load_plan
 from lrsearch.core.study_plan import StudyPlan
-from lrsearch.core.trial import TrialResult, TrialSpec
+from lrsearch.core.trial import MetricSummary, TrialResult, TrialSpec
 from lrsearch.report.study_page_data import MENDS
 from tests.core.synthetic import INITIAL, STEPS, Outcome, Synthetic, study, summary
 
@@ -204,6 +204,24 @@ class BadBatches(Spoilt):
         return replace(result, bad_data="3 batches were passed over")
 
 
+class BeginsWhereItEnded(Spoilt):
+    """As a loop does whose model is made outside of it."""
+
+    def changed(self, result: TrialResult) -> TrialResult:
+        first = INITIAL if len(self.trained) == 1 else 0.5
+        losses = MetricSummary(first, 0.4, 0.4, first, result.steps_done)
+        return replace(result, metrics={**result.metrics, "train/loss": losses})
+
+
+class BeginsAnew(BeginsWhereItEnded):
+    """Every seed has its first loss, and the lr may be in it."""
+
+    def changed(self, result: TrialResult) -> TrialResult:
+        first = INITIAL * (1 + result.spec.seed % 7) / (1 + result.spec.lr)
+        losses = MetricSummary(first, 0.4, 0.4, first, result.steps_done)
+        return replace(result, metrics={**result.metrics, "train/loss": losses})
+
+
 class LeavesOut(Spoilt):
     def changed(self, result: TrialResult) -> TrialResult:
         return replace(result, warnings=("it did not build the trial's schedule",))
@@ -262,6 +280,28 @@ def test_what_is_to_be_acted_on_is_said_with_how(name: WarningName) -> None:
 def test_a_sound_study_warns_of_nothing(preset: str, noise_seed: int) -> None:
     """Also where finalists cannot be told apart, and where a schedule was tried at one lr."""
     assert not answered(Synthetic(noise_seed=noise_seed), load_plan(preset)).warnings
+
+
+def test_a_loop_that_ignores_its_seed_is_told_so() -> None:
+    said = answered(Synthetic(noise=0.0)).warnings["own_loop"]
+    assert re.search(r"seeds \d+ and \d+ gave the same numbers at lr .*: does it seed itself\?", said)
+    assert "own_loop" not in answered(Synthetic(noise=0.0), model_info={"model": "Linear"}).warnings
+
+
+def test_a_loop_that_trains_one_model_on_and_on_is_told_so() -> None:
+    said = answered(BeginsWhereItEnded()).warnings["own_loop"]
+    assert "trainings of seed 0 began at losses from 0.5 to 2.3: make the model anew in the function" in said
+    assert "own_loop" not in answered(BeginsAnew()).warnings
+
+
+def test_noise_that_was_not_measured_is_none() -> None:
+    """One seed at the end, and another lr on the way there: no configuration has two."""
+    once = PLAN.with_changes(confirm={"seeds": 1, "max_seeds": 1}, coarse={"replicates": 1})
+    lab = Synthetic(fails=lambda spec: spec.stage == "coarse" and spec.seed == 1)
+    answer = answered(lab, once)
+    assert answer.noise is None
+    assert answer.spread is None
+    assert Answer.from_dict(answer.to_dict()) == answer
 
 
 def test_an_answer_survives_json() -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -100,6 +101,20 @@ def test_all_lrs_diverging_is_said() -> None:
 def test_the_same_loss_everywhere_is_said() -> None:
     with pytest.raises(StudyError, match=r"gave the same val/loss, 0\.4"):
         study(Synthetic(flat=True), DEFAULT)
+
+
+class Capped(Synthetic):
+    """Whose optimizer is given no lr above 0.0005, far below the grid."""
+
+    def loss(self, spec: TrialSpec) -> float:
+        return super().loss(replace(spec, lr=min(spec.lr, 5e-4)))
+
+
+@pytest.mark.parametrize("preset", ["quick", "default", "thorough"])
+def test_where_a_cap_makes_the_whole_grid_equal_it_goes_on_down_to_where_lrs_differ(preset: str) -> None:
+    outcome = study(Capped(best=0.01, noise=0.0, gain=0.0, shift=1.0), load_plan(preset))
+    assert min(trial.spec.lr for trial in outcome.stages[0].trials) < 5e-4
+    assert outcome.base.lr >= 4e-4
 
 
 def test_a_study_of_which_a_third_raises_stops_with_the_reason() -> None:

@@ -321,8 +321,8 @@ def exploding() -> Task:
     [
         (always_rising, r"every lr from .* to 0\.01 diverged"),
         (exploding(), r"every lr from .* diverged"),
-        (always_the_same, r"every lr from 0\.0001 to 0\.01 gave the same val/loss, 2"),
-        (unmoved(), r"every lr from 0\.0001 to 0\.01 gave the same val/loss, 1"),
+        (always_the_same, r"every lr from .* to 0\.01 gave the same val/loss, 2"),
+        (unmoved(), r"every lr from .* to 0\.01 gave the same val/loss, 1"),
     ],
     ids=["loop-diverges", "task-diverges", "loop-unmoved", "task-unmoved"],
 )

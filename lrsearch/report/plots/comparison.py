@@ -115,7 +115,7 @@ def _loss_limits(comparison: Comparison, responses: Sequence[Response]) -> tuple
     answers = [objective.from_loss(row.objective) for row in comparison.rows]  # its own inverse
     lowest = min(*answers, *(float(response.means.min()) for response in responses))
     highest = max(*answers, float(np.median(ends)))
-    spread = max(highest - lowest, 4 * max(row.noise for row in comparison.rows), 1e-9)
+    spread = max(highest - lowest, 4 * max(row.noise or 0.0 for row in comparison.rows), 1e-9)
     return lowest - 0.08 * spread, lowest + 1.15 * spread
 
 

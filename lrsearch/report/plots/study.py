@@ -17,7 +17,6 @@ from lrsearch.core import text
 from lrsearch.core.answer import Answer, StageResult
 from lrsearch.core.curve import Array
 from lrsearch.core.observations import response_under
-from lrsearch.core.stats import Noise
 from lrsearch.core.study_plan import StudyPlan
 from lrsearch.core.trial import TrialResult
 from lrsearch.report.plots.range_test import ACCENT, INK, SHADE, new_axes
@@ -215,7 +214,7 @@ def _loss_limits(
     finalists = [sign * value for f in answer.finalists if not f.diverged for value in f.objectives.values()]
     best = min([*means, *finalists])
     usual = [mean for mean in means if mean - best <= _USUAL * (float(np.median(means)) - best)]
-    spread = max(max([*usual, *finalists]) - best, 4 * answer.noise, 2 * answer.margin)
+    spread = max(max([*usual, *finalists]) - best, 4 * (answer.noise or 0.0), 2 * answer.margin)
     return best - 0.1 * spread, best + 1.2 * spread
 
 
@@ -234,7 +233,7 @@ def _draw_fit(
     colour: str,
 ) -> None:
     """The response that was fitted under the chosen schedule: at the full length where there is any."""
-    noise, base_lr = Noise(answer.noise), answer.base_lr
+    noise, base_lr = answer.spread, answer.base_lr
     response = response_under(plan, trials, answer.schedule, total_steps, noise, base_lr)
     if len(response.lrs) < _FEWEST_LRS:
         return
