@@ -7,7 +7,7 @@ word why; mended, it goes on. Then it is held against one that nobody disturbed.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -68,7 +68,7 @@ class _ClockBack(Spoiler):
 SPOILERS = {"full disk": _FullDisk(), "read-only folder": _ReadOnly(), "clock set back a day": _ClockBack()}
 
 
-def measure(tries: int = TRIES) -> list[Outcome]:
+def measure(tries: int = TRIES, faults: Iterable[str] = SPOILERS) -> list[Outcome]:
     """Spoils the disk, the folder, and the clock of so many studies each, and compares."""
     # A mirror may still be at its last file when its study is settled.
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
@@ -77,7 +77,7 @@ def measure(tries: int = TRIES) -> list[Outcome]:
         whole = Study(place / "whole", empty, PLAN)
         whole.work(None)
         whole.settle()
-        outcomes = [Outcome(fault) for fault in SPOILERS]
+        outcomes = [Outcome(fault) for fault in faults]
         for outcome in outcomes:
             for number in range(tries):
                 _spoil(outcome, Study(place / f"{outcome.fault}-{number}", empty, PLAN), whole)

@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -228,9 +228,14 @@ FAULTS: dict[str, tuple[type[Try], Mode]] = {
 }
 
 
-def measure(sqlite: int = SQLITE, postgresql: int = POSTGRESQL, away_s: float = AWAY_S) -> list[Outcome]:
+def measure(
+    sqlite: int = SQLITE,
+    postgresql: int = POSTGRESQL,
+    away_s: float = AWAY_S,
+    faults: Iterable[str] = FAULTS,
+) -> list[Outcome]:
     """Tries each fault so many times on either database, and counts."""
-    outcomes = {fault: Outcome(fault, held_up_s=0.0) for fault in FAULTS}
+    outcomes = {fault: Outcome(fault, held_up_s=0.0) for fault in faults}
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         place = Path(folder)
         empty = empty_store(place / "empty.db")
@@ -250,7 +255,8 @@ def _try_each(outcomes: dict[str, Outcome], server: Server, place: Path, away_s:
     with ExitStack() as stack:
         stack.callback(end_mirrors, place)
         tries = []
-        for fault, (make, _) in FAULTS.items():
+        for fault in outcomes:
+            make, _ = FAULTS[fault]
             proxy = stack.enter_context(Proxy(server.port))
             name = f"{place.name}-{fault.replace(' ', '-').replace(',', '')}"
             one = make(outcomes[fault], server, proxy, place / name, away_s)

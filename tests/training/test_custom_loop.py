@@ -1,4 +1,4 @@
-"""Loops of one's own as people write them: what their own counting, optimizers and reports make of a sweep."""
+"""Loops of one's own as people write them: what a sweep makes of their counting, optimizers and reports."""
 
 from __future__ import annotations
 
