@@ -23,6 +23,8 @@ _BLIND_LR, _BLIND_FACTOR = 1e-3, 10.0
 """Middle and ratio of the grid where the range test found no bracket."""
 _LONGEST_WALK = 12
 """Lrs that a grid grows by at most."""
+_LEVEL_WALK = 3
+"""Lrs by which it grows where all gave the same loss: an optimizer may have a cap."""
 _EARLY = 0.15
 """A divergence in this share of a training may be the start's fault: the first tenth and a window."""
 _NEAR = math.log(1.05)
@@ -74,9 +76,10 @@ def coarse(stage: Stage, bracket: Bracket | None) -> Base:
         level = response.has_equal_means  # an optimizer whose lr is capped: lower ones differ
         side = "low" if lost or level else response.needs_extension()
         astray = astray or (lost and not level)
-        if side is None or (added >= plan.coarse.extensions and not astray):
+        longest = _LONGEST_WALK if astray else max(plan.coarse.extensions, _LEVEL_WALK * level)
+        if side is None or added >= longest:
             break
-        if not stage.affords(share * (1 + plan.coarse.replicates), spare_decay=not astray):
+        if not stage.affords(share * (1 + plan.coarse.replicates), spare_decay=not (astray or level)):
             break
         beyond = response.tried[0] / _ratio(lrs) if side == "low" else response.tried[-1] * _ratio(lrs)
         if not LOWEST_LR <= beyond <= HIGHEST_LR:
