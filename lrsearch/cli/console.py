@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import shlex
 import signal
+import sys
 import threading
+import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from queue import SimpleQueue
 from typing import Any
 
 import typer
@@ -18,13 +21,19 @@ class TerminatedError(SystemExit):
     """SIGTERM has come."""
 
 
+_RAISED = {KeyboardInterrupt: signal.SIGINT, TerminatedError: signal.SIGTERM}
+_A_MOMENT_S = 0.05
+"""Until the callback has returned in which a signal was lost."""
+
+
 @contextmanager
 def reporting(debug: bool, study: str | None = None) -> Iterator[None]:
     """Turns what is raised into one line on stderr and an exit code; an interrupted `study` can go on."""
     from lrsearch.errors import InputError, LrsearchError, RecordError, first_line
 
     try:
-        yield
+        with _no_signal_lost():
+            yield
     except KeyboardInterrupt as error:
         _fail(f"interrupted; {_what_is_left(study)}", 130, error, debug)
     except TerminatedError as error:
@@ -49,13 +58,51 @@ def limited(seconds: float | None) -> Iterator[None]:
         yield
         return
     ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
-    timer = threading.Timer(seconds, signal.raise_signal, [signal.SIGTERM if ignored else signal.SIGINT])
+    timer = threading.Timer(seconds, _send, [signal.SIGTERM if ignored else signal.SIGINT])
     timer.daemon = True
     timer.start()
     try:
         yield
     finally:
         timer.cancel()
+
+
+@contextmanager
+def _no_signal_lost() -> Iterator[None]:
+    """Sends a signal once more that was lost on its way.
+
+    Python raises the exception of a signal wherever the program stands just then. In a destructor or a
+    weakref's callback, of which torch has many, nobody can catch it: it is dropped, and the work goes on.
+    """
+    lost: SimpleQueue[signal.Signals | None] = SimpleQueue()  # its `put` may be called in a callback
+    before = sys.unraisablehook
+
+    def dropped(unraisable: sys.UnraisableHookArgs) -> None:
+        for kind, number in _RAISED.items():
+            if isinstance(unraisable.exc_value, kind):
+                lost.put(number)
+                return
+        before(unraisable)
+
+    def send_again() -> None:
+        while (number := lost.get()) is not None:
+            time.sleep(_A_MOMENT_S)
+            if lost.empty():  # else the work has ended meanwhile
+                _send(number)
+
+    sender = threading.Thread(target=send_again, name="lrsearch-signals", daemon=True)
+    sender.start()
+    sys.unraisablehook = dropped
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before
+        lost.put(None)
+
+
+def _send(number: signal.Signals) -> None:
+    """Send a signal to the main thread, which may be waiting."""
+    signal.pthread_kill(threading.main_thread().ident or 0, number)
 
 
 def _what_is_left(study: str | None) -> str:

@@ -236,7 +236,11 @@ BAD: dict[str, tuple[Callable[[Task], Any], dict[str, Any], str]] = {
     "unknown-device": (same, {"device": "gpu"}, r"device='gpu': .*; use cpu"),
     "no-task": (lambda task: 3, {}, r"task=3: is no task; hand over an lrsearch.Task"),
     "model-as-task": (lambda task: _SAME, {}, r"task=.*: is no task; hand over an lrsearch.Task"),
-    "function-returns-no-task": (lambda task: lambda: 3, {}, r"task=.*: returned an int when it was called .*; return an"),
+    "function-returns-no-task": (
+        lambda task: lambda: 3,
+        {},
+        r"task=.*: returned an int when .*; return an",
+    ),
     "no-batches": (changed(train_loader=[]), {}, r"loader.*; "),
     "generator": (
         changed(train_loader=(batch for batch in [(torch.ones(1, 64), torch.zeros(1))])),
