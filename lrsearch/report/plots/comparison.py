@@ -14,7 +14,7 @@ from lrsearch.core import text
 from lrsearch.core.comparison import ComparedStudy, Comparison, ComparisonRow
 from lrsearch.core.response import Response
 from lrsearch.errors import InputError
-from lrsearch.report.plots.range_test import INK, new_axes
+from lrsearch.report.plots.range_test import INK, legend_below, new_axes
 from lrsearch.report.plots.study import Style, label_lrs, styles
 from lrsearch.schedules import schedule_name
 
@@ -204,8 +204,6 @@ def _short(name: str) -> str:
 
 
 def _explain(ax: Axes) -> None:
-    """The grid, and the legend below, in as many columns as its longest line leaves room for."""
+    """The grid, and the legend below."""
     ax.grid(visible=True, which="major", color="0.92")
-    longest = max(len(label) for label in ax.get_legend_handles_labels()[1])
-    columns = 3 if longest <= 18 else 2 if longest <= 32 else 1
-    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=columns, frameon=False, fontsize=9.5)
+    legend_below(ax)

@@ -19,6 +19,8 @@ from lrsearch.core.suggestion import RULES, Suggestion
 
 _SIZE = (6.4, 4.8)
 _DPI = 160
+_THREE_COLUMNS, _TWO_COLUMNS = 18, 32
+"""So many characters of a legend's line leave room for three columns, and for two."""
 # Told apart in grey too: every mark has a shade, a line style or a shape of its own.
 INK, LINE, ACCENT, SHADE = "#1a1a1a", "#3b6ea8", "#c0392b", "#dfe7ef"
 _MARKERS = {"walls": "D", "minimum": "v", "steepest": "s", "valley": "o"}
@@ -36,6 +38,15 @@ def new_axes() -> Axes:
 def file_axes() -> Axes:
     """Axes on a figure that no window and no notebook knows of, for files."""
     return Figure(figsize=_SIZE, dpi=_DPI, layout="constrained").add_subplot()
+
+
+def legend_below(ax: Axes) -> None:
+    """The legend, below the axes, in as many columns as its longest line leaves room for; none of no mark."""
+    lines = [line for label in ax.get_legend_handles_labels()[1] for line in label.splitlines()]
+    if lines:
+        longest = max(map(len, lines))
+        columns = 3 if longest <= _THREE_COLUMNS else 2 if longest <= _TWO_COLUMNS else 1
+        ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=columns, frameon=False, fontsize=9.5)
 
 
 def png(ax: Axes) -> bytes:
@@ -74,9 +85,7 @@ def plot_range_test(
     answer = "no suggestion" if suggestion.lr is None else f"lr {lr}"
     ax.set_title(f"{title}: {answer} ({text.spaced(suggestion.verdict)})", fontsize=12)
     ax.grid(visible=True, which="major", color="0.92")
-    figure = ax.get_figure(root=True)
-    if figure is not None:
-        ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=3, frameon=False, fontsize=9.5)
+    legend_below(ax)
     return ax
 
 

@@ -19,7 +19,7 @@ from lrsearch.core.curve import Array
 from lrsearch.core.observations import response_under
 from lrsearch.core.study_plan import StudyPlan
 from lrsearch.core.trial import TrialResult
-from lrsearch.report.plots.range_test import ACCENT, INK, SHADE, new_axes
+from lrsearch.report.plots.range_test import ACCENT, INK, SHADE, legend_below, new_axes
 from lrsearch.schedules import BUILT_IN, schedule_name
 
 _COLOURS = (INK, "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f5539")
@@ -220,7 +220,7 @@ def _loss_limits(
 
 def _draw_interval(ax: Axes, answer: Answer) -> None:
     interval = answer.interval
-    label = text.interval(interval)
+    label = text.interval(interval).replace(" to ", "\nto ")  # on two lines: it is the longest
     ax.axvspan(interval.low, interval.high, facecolor=SHADE, edgecolor="#b9c9da", zorder=0, label=label)
 
 
@@ -275,8 +275,7 @@ def label_lrs(ax: Axes) -> None:
 
 def _finish(ax: Axes) -> None:
     ax.grid(visible=True, which="major", color="0.92")
-    if ax.get_legend_handles_labels()[0]:
-        ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=3, frameon=False, fontsize=9.5)
+    legend_below(ax)
 
 
 def _line(style: Style, *, bold: bool) -> dict[str, Any]:

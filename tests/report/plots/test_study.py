@@ -105,6 +105,20 @@ def test_the_awful_does_not_squash_the_interesting(kind: str) -> None:
     assert abs(fair - best) > 0.15 * (high - low)
 
 
+@pytest.mark.parametrize("low_open", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_whole_legend_is_in_the_picture(kind: str, low_open: bool) -> None:
+    """Its longest line is that of an interval with two open ends."""
+    ax = draw(kind, interval=Interval(0.0777, 0.3333, 0.9, low_open, low_open))
+    figure, legend = ax.get_figure(root=True), ax.get_legend()
+    assert figure is not None
+    assert legend is not None
+    figure.draw_without_rendering()
+    drawn = legend.get_window_extent()
+    assert figure.bbox.x0 <= drawn.x0 < drawn.x1 <= figure.bbox.x1
+    assert figure.bbox.y0 <= drawn.y0
+
+
 def test_what_is_out_of_view_is_marked_where_it_is() -> None:
     ax = draw()
     assert [x for line in marks(ax, "^") for x in x_of(line)] == [0.0094]
@@ -124,7 +138,7 @@ def test_the_interval_is_shaded_and_its_open_side_is_said() -> None:
     (shade,) = ax.patches
     left, right = shade.get_extents().transformed(ax.transData.inverted()).intervalx
     assert [left, right] == pytest.approx([0.06, 0.15])
-    assert "90% interval 0.06 to 0.15 or higher" in labels(ax)
+    assert "90% interval 0.06\nto 0.15 or higher" in labels(ax)
 
 
 def test_the_answer_is_ringed() -> None:
