@@ -8,7 +8,7 @@ from collections.abc import Callable, Container
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, SupportsIndex
 
 import pytest
 import torch
@@ -350,7 +350,7 @@ def ending(run: RunRecord) -> str | None:
 
 def test_an_own_loop_that_never_reports_the_objective_is_told_so(home: Path) -> None:
     def silent(trial: Trial) -> None:
-        def keep(step: int, **metrics: Any) -> None:
+        def keep(step: SupportsIndex, **metrics: Any) -> None:
             metrics.pop("val_loss", None)
             if metrics:
                 report(step, **metrics)
