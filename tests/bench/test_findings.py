@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tests.bench.regret import findings
-from tests.bench.regret.oracle import SCHEDULES, SEEDS, read_cells
+from tests.bench.regret.oracle import SCHEDULES, SEEDS, read_cells, whole_tasks
 from tests.bench.regret.replay import Oracle, oracle
 from tests.bench.regret.tasks import CASES
 
@@ -22,7 +22,7 @@ def written() -> dict[str, dict[str, Any]]:
     return found
 
 
-@pytest.fixture(params=CASES)
+@pytest.fixture(params=whole_tasks())
 def task(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 

@@ -1,4 +1,4 @@
-"""The oracle: every lr of a grid under every schedule with five seeds, trained once and kept as tables.
+"""The oracle: every lr of a grid under every schedule with several seeds, trained once and kept as tables.
 
 `python -m tests.bench regret --oracle` trains what the tables in `results/oracle/` lack, on all cores, a
 torch thread each; it can be stopped and started again. Beside the grid it keeps range tests of many seeds, as
@@ -39,7 +39,8 @@ FOLDER = Path(__file__).parent.parent / "results" / "oracle"
 SCHEDULES = ("constant", "linear", "cosine", "wsd", "step", "one_cycle")
 """Constant, and the decays that are most used."""
 SEEDS = tuple(range(5))
-STEPS_A_DECADE, DECADES = 3, 6
+"""Of whatever is trained beside the grid on the tasks with as many seeds."""
+STEPS_A_DECADE = 3
 SWEEPS = 24
 """Range tests by preset: the replay draws from so many seeds."""
 SWEPT_PRESETS = ("default", "quick")
@@ -66,10 +67,14 @@ class Cell:
 
 
 def grid(case: Case) -> list[float]:
-    """The lrs of a task's oracle: a factor 10^(1/3) apart over six decades."""
-    return [
-        float(f"{case.lowest * 10 ** (k / STEPS_A_DECADE):.4g}") for k in range(DECADES * STEPS_A_DECADE + 1)
-    ]
+    """The lrs of a task's oracle: a factor 10^(1/3) apart."""
+    count = case.decades * STEPS_A_DECADE + 1
+    return [float(f"{case.lowest * 10 ** (k / STEPS_A_DECADE):.4g}") for k in range(count)]
+
+
+def asked(case: Case) -> Iterator[tuple[float, str, int]]:
+    """Every cell of a task's table."""
+    return itertools.product(grid(case), SCHEDULES, range(case.seeds))
 
 
 def compute() -> None:
@@ -79,12 +84,12 @@ def compute() -> None:
         for case in CASES.values():
             begin = time.monotonic()
             have = {cell.key for cell in read_cells(case.name)}
-            asked = [key for key in itertools.product(grid(case), SCHEDULES, SEEDS) if key not in have]
-            jobs = [pool.submit(train_cell, case.name, *key) for key in asked]
+            missing = [key for key in asked(case) if key not in have]
+            jobs = [pool.submit(train_cell, case.name, *key) for key in missing]
             for done, job in enumerate(as_completed(jobs), start=1):
                 _table(case.name).append(job.result())
                 if done % 50 == 0:
-                    print(f"{case.name}: {done} of {len(asked)} trainings", flush=True)
+                    print(f"{case.name}: {done} of {len(missing)} trainings", flush=True)
             swept = _sweeps_path(case.name)
             if not swept.is_file():
                 found = {
@@ -92,8 +97,8 @@ def compute() -> None:
                     for preset in SWEPT_PRESETS
                 }
                 swept.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-            if asked:
-                _note(case, len(asked), (time.monotonic() - begin) / 60)
+            if missing:
+                _note(case, len(missing), (time.monotonic() - begin) / 60)
 
 
 def setting_of(case: Case, preset: str = "default", **changes: Any) -> PreparedStudy:
@@ -145,8 +150,11 @@ def noted(name: str) -> dict[str, Any]:
 
 def whole_tasks() -> list[str]:
     """The tasks whose tables are whole: what is replayed."""
-    cells = len(SCHEDULES) * len(SEEDS) * (DECADES * STEPS_A_DECADE + 1)
-    return [name for name in CASES if len(read_cells(name)) == cells and _sweeps_path(name).is_file()]
+    return [
+        name
+        for name, case in CASES.items()
+        if len(read_cells(name)) == len(list(asked(case))) and _sweeps_path(name).is_file()
+    ]
 
 
 def fingerprint(name: str) -> str:
@@ -213,7 +221,7 @@ def _note(case: Case, trainings: int, minutes: float) -> None:
         "steps a training": config.total_steps,
         "epochs": case.epochs,
         "trivial loss": case.trivial,
-        "seeds": list(SEEDS),
+        "seeds": list(range(case.seeds)),
         "model_info": dict(config.model_info),
         "data": {context: dict(described) for context, described in config.data.items()},
         "versions": {package: version(package) for package in ("lrsearch", "torch", "numpy")},

@@ -37,7 +37,7 @@ from lrsearch.schedules import schedule_name
 from lrsearch.study.config import StudyConfig
 from lrsearch.study.optuna_study import propose
 from lrsearch.study.prepare import with_whole_schedules
-from tests.bench.regret.oracle import SCHEDULES, SEEDS, Cell, noted, read_cells, read_sweeps
+from tests.bench.regret.oracle import SCHEDULES, Cell, noted, read_cells, read_sweeps
 from tests.bench.regret.tasks import CASES, Case
 
 _CLIFF = 3.0
@@ -63,11 +63,12 @@ class Oracle:
 
     def __init__(self, case: Case, cells: Sequence[Cell]) -> None:
         self.case = case
+        self.seeds = case.seeds
         self.trivial = float(noted(case.name)["trivial loss"])
         self.lrs: Array = np.array(sorted({cell.lr for cell in cells}))
         self.steps = max(cell.steps for cell in cells)
         self.initial = float(np.mean([cell.by_epoch[0] for cell in cells]))
-        self.tables = {name: _table(cells, name, self.lrs) for name in SCHEDULES}
+        self.tables = {name: _table(cells, name, self.lrs, self.seeds) for name in SCHEDULES}
         self.best = self._cross_fitted()
         self._cells = {cell.key: cell for cell in cells}
 
@@ -123,7 +124,7 @@ class Oracle:
         """The best cell chosen on all seeds but one and read off that one, averaged over which."""
         found = []
         losses = np.stack([self._whole(name) for name in SCHEDULES])  # (schedules, lrs, seeds)
-        for k in range(len(SEEDS)):
+        for k in range(self.seeds):
             others = np.delete(losses, k, axis=2).mean(axis=2)
             found.append(losses[..., k].flat[np.argmin(others)])
         return float(np.mean(found))
@@ -214,7 +215,7 @@ class OracleExecutor(ImmediateExecutor):
         if spec.optimizer is not None:
             return _complete(spec, first, oracle.trivial)
         rng = self.rng(spec.seed)
-        weights, luck = rng.standard_normal(len(SEEDS)), rng.uniform()
+        weights, luck = rng.standard_normal(oracle.seeds), rng.uniform()
         if luck < oracle.diverges(spec.lr, name):
             steps = oracle.tables[name].steps_diverged(spec.lr)
             return TrialResult(spec, "diverged", steps, 0.0, first, cause="loss_rose")
@@ -228,7 +229,7 @@ class OracleExecutor(ImmediateExecutor):
 
     def loss_after(self, share: float, lr: float, schedule: str, seed: int) -> float:
         """The loss of a training when this share of it is done, at the oracle's nearest lr."""
-        return self.oracle.truncated(share, lr, schedule, seed % len(SEEDS))
+        return self.oracle.truncated(share, lr, schedule, seed % self.oracle.seeds)
 
     def rng(self, seed: int) -> np.random.Generator:
         """Random numbers of one seed of this study."""
@@ -306,8 +307,8 @@ def _complete(spec: TrialSpec, first: float, final: float) -> TrialResult:
     return TrialResult(spec, "complete", spec.steps, 0.0, first, {"val/loss": metric})
 
 
-def _table(cells: Sequence[Cell], schedule: str, lrs: Array) -> _Table:
-    losses, steps = np.full((len(lrs), len(SEEDS)), np.nan), np.zeros((len(lrs), len(SEEDS)))
+def _table(cells: Sequence[Cell], schedule: str, lrs: Array, seeds: int) -> _Table:
+    losses, steps = np.full((len(lrs), seeds), np.nan), np.zeros((len(lrs), seeds))
     for cell in cells:
         if cell.schedule == schedule:
             at = int(np.argmin(np.abs(lrs - cell.lr))), cell.seed
