@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import operator
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any, SupportsFloat, SupportsIndex
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -42,7 +42,7 @@ class TrialSchedule(TorchSchedule):
         self._lr = lr
         self._steps = steps
         self._built: list[_Built] = []
-        self._updates: Counter[int] = Counter()
+        self._updates: WeakKeyDictionary[Optimizer, int] = WeakKeyDictionary()
         self._faults: list[str] = []
 
     def build(
@@ -79,7 +79,7 @@ class TrialSchedule(TorchSchedule):
                 f"is built twice on one {type(optimizer).__name__}, whose lr would be scheduled twice",
                 "build it once on each optimizer",
             )
-        if updates := self._updates[id(optimizer)]:
+        if updates := self._updates.get(optimizer):
             self._faults.append(f"it built the trial's schedule after {updates} updates of its optimizer")
         if total_steps != self._steps and not isinstance(self.value, Sweep):
             self._faults.append(
@@ -133,7 +133,7 @@ class TrialSchedule(TorchSchedule):
         """Counts the updates of every optimizer, so that a schedule that comes too late is noticed."""
 
         def count(optimizer: Optimizer, *_: Any) -> None:
-            self._updates[id(optimizer)] += 1
+            self._updates[optimizer] = self._updates.get(optimizer, 0) + 1
 
         hook = register_optimizer_step_post_hook(count)
         try:

@@ -68,9 +68,15 @@ def test_a_signal_that_was_lost_in_a_callback_comes_again(
 
 
 def test_one_that_was_lost_as_the_work_ended_does_not_come_any_more() -> None:
-    with reporting(debug=False):
-        drop(KeyboardInterrupt)
-    time.sleep(0.5)
+    came: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, frame: came.append(number))
+    try:
+        with reporting(debug=False):
+            drop(KeyboardInterrupt)
+        time.sleep(0.5)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert came == []
 
 
 def test_another_exception_that_is_dropped_is_said_as_ever(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -246,6 +246,18 @@ def test_a_step_may_be_a_whole_number_of_any_kind() -> None:
     assert heard.points[0][0] == 1
 
 
+def test_updates_of_an_optimizer_that_is_gone_are_not_those_of_the_next() -> None:
+    """Which may well lie where it lay."""
+
+    def train(trial: Trial) -> None:
+        for _ in range(50):
+            sgd(trial.lr).step()
+        Loop()(trial)
+
+    result, _ = run(train, make_spec(steps=20))
+    assert result.warnings == ()
+
+
 def test_a_schedule_of_another_length_is_said_of_a_trial() -> None:
     result, _ = run(Loop(built_for=lambda steps: 2 * steps), make_spec(steps=40, name="linear"))
     assert result.warnings == ("it built the trial's schedule for 80 updates, and trial.steps is 40",)
