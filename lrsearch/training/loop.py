@@ -147,8 +147,7 @@ def fit(
                 return end(k, reason, k)
         if raised is not None:
             return end(step - 1, "raised", step, raised)
-        lrs.clear()
-        losses.clear()
+        lrs, losses = [], []
         if at_epoch_end is not None and step in pauses:
             found = at_epoch_end(step)
             if found.stop is not None:

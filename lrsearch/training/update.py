@@ -73,6 +73,7 @@ class Training:
     def __post_init__(self) -> None:
         self._first_value = self._value = math.nan
         self._latest: list[Any] = []
+        self._at: tuple[int, Batches]  # the step under way, and where its batches come from
         self._buffers = Buffers(self.model)
         self._in_flight: list[tuple[int, list[Any]]] = []
         self.scaler = torch.amp.GradScaler(self.device.type) if self.precision == "16" else None
@@ -128,9 +129,11 @@ class Training:
         for _ in range(_SKIPS_IN_A_ROW):
             drawn = list(itertools.islice(batches, self.accumulate))
             self._latest = drawn if step <= self.guarded else []
-            self._buffers.keep()
+            self._at = step, batches
+            if self.passed_over:
+                self._buffers.keep()
             try:
-                loss = self._take(drawn, BadBatch(step, batches.number))
+                loss = self._take(drawn)
             except Exception as error:
                 if self._updated and self._has_failed(error) and not self._fails_untrained(drawn):
                     raise DivergedError from error
@@ -191,14 +194,14 @@ class Training:
         began = self._untrained_loss(self._latest)
         return loss - began > _BLOWN_UP * abs(began)
 
-    def _take(self, drawn: list[Any], place: BadBatch) -> Tensor | None:
+    def _take(self, drawn: list[Any]) -> Tensor | None:
         """One step on these batches; None where it comes to none."""
         if self.takes_closure:
-            return self._closure_step(drawn, place)
+            return self._closure_step(drawn)
         loss = self._backward(drawn)
         if self.device.type != "cpu" and self._updated:
-            self._in_flight.append((place.step, drawn))
-        elif self._is_lost(loss) and self._pass_over(drawn, place):
+            self._in_flight.append((self._at[0], drawn))
+        elif self._is_lost(loss) and self._pass_over(drawn):
             return None
         done = self._step() if self._stepped else self._first_step(drawn, loss)
         self._stepped = self._stepped or done
@@ -215,11 +218,12 @@ class Training:
         exploded = self._value - self._first_value > _BLOWN_UP * abs(self._first_value)
         return speaks_of_numbers(error) or exploded or not has_finite_weights(self.model)
 
-    def _pass_over(self, drawn: list[Any], place: BadBatch) -> bool:
+    def _pass_over(self, drawn: list[Any]) -> bool:
         """Whether it is the data's doing that a loss is not finite."""
         if self._updated and not self._fails_untrained(drawn):
             return False
-        self.passed_over.append(place)
+        step, batches = self._at
+        self.passed_over.append(BadBatch(step, batches.number))
         self._buffers.load_state_dict(self.untrained)
         return True
 
@@ -247,9 +251,9 @@ class Training:
 
     def _backward(self, drawn: list[Any]) -> Tensor:
         self.optimizer.zero_grad(set_to_none=True)
-        losses = []
+        losses, checked = [], self._checked
         for batch in drawn:
-            loss = self.batch_loss(batch) if self._checked else self._first_loss(batch)
+            loss = self._loss_of(self.model, self.loss, batch) if checked else self._first_loss(batch)
             if not isinstance(loss, Tensor):
                 raise _no_tensor(loss)
             if self.accumulate > 1:
@@ -257,11 +261,12 @@ class Training:
             (loss if self.scaler is None else self.scaler.scale(loss)).backward()  # type: ignore[no-untyped-call]
             losses.append(loss.detach())
         self._checked = True
-        loss = losses[0] if len(losses) == 1 else torch.stack(losses).sum()
+        loss = losses[0] if self.accumulate == 1 else torch.stack(losses).sum()
         return loss if loss.ndim == 0 else loss.reshape(())
 
     def _step(self) -> bool:
-        self._clip()
+        if self.clip is not None:
+            self._clip(self.clip)
         if self.scaler is None:
             self.optimizer.step()
             return True
@@ -291,21 +296,22 @@ class Training:
         self.optimizer.step(self._closure(drawn, [loss]))
         return True
 
-    def _closure_step(self, drawn: list[Any], place: BadBatch) -> Tensor | None:
+    def _closure_step(self, drawn: list[Any]) -> Tensor | None:
         losses: list[Tensor] = []
         if self._closure_is_second:  # SAM finds its first gradients there, and calls for the second ones
             losses.append(self._backward(drawn))
-            if self._is_lost(losses[0]) and self._pass_over(drawn, place):
+            if self._is_lost(losses[0]) and self._pass_over(drawn):
                 return None
-            self._clip()
+            if self.clip is not None:
+                self._clip(self.clip)
         try:
-            self.optimizer.step(self._closure(drawn, losses, place))
+            self.optimizer.step(self._closure(drawn, losses, may_pass_over=True))
         except _PassedOverError:
             return None
         return losses[0]
 
     def _closure(
-        self, drawn: list[Any], losses: list[Tensor], place: BadBatch | None = None
+        self, drawn: list[Any], losses: list[Tensor], *, may_pass_over: bool = False
     ) -> Callable[[], float]:
         """Takes the loss of the batches and its gradients again; each loss goes to `losses`.
 
@@ -315,10 +321,11 @@ class Training:
         def closure() -> float:
             with torch.enable_grad():
                 loss = self._backward(drawn)
-            if self._is_lost(loss) and not losses and place is not None and self._pass_over(drawn, place):
+            if self._is_lost(loss) and may_pass_over and not losses and self._pass_over(drawn):
                 raise _PassedOverError
             losses.append(loss)
-            self._clip()
+            if self.clip is not None:
+                self._clip(self.clip)
             return self._value
 
         return closure
@@ -331,11 +338,10 @@ class Training:
             "use precision='32' or 'bf16'",
         )
 
-    def _clip(self) -> None:
-        if self.clip is not None:
-            if self.scaler is not None:
-                self.scaler.unscale_(self.optimizer)
-            nn.utils.clip_grad_norm_(self._trained, self.clip)
+    def _clip(self, norm: float) -> None:
+        if self.scaler is not None:
+            self.scaler.unscale_(self.optimizer)
+        nn.utils.clip_grad_norm_(self._trained, norm)
 
     def _first_loss(self, batch: Any) -> Tensor:
         """The first batch's loss, with the checks that tell a wrong input from a training that fails
