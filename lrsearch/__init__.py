@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from lrsearch.study.result import StudyResult as StudyResult
     from lrsearch.study.search import resume as resume
     from lrsearch.study.search import search as search
+    from lrsearch.study.surface_sampler import SurfaceSampler as SurfaceSampler
     from lrsearch.study.sweep import range_test as range_test
     from lrsearch.study.sweep_result import RangeTest as RangeTest
     from lrsearch.training.metrics import whole as whole
@@ -37,6 +38,7 @@ _HOMES = {
     "RangeTestCurve": "core.curve",
     "RecordError": "errors",
     "Suggestion": "core.suggest",
+    "SurfaceSampler": "study.surface_sampler",
     "Task": "training.task",
     "TrackingError": "errors",
     "Trial": "training.trial",

@@ -111,6 +111,25 @@ def coverage() -> str:
     return f"The 90% interval holds the best learning rate in {', '.join(listed)} of the studies."
 
 
+def llm_table() -> str:
+    """What the surface loses on the table of language models, from the last `python -m tests.bench llm`."""
+    run = _results("llm")
+    lines = [
+        "| slices | trainings | median, nats | 90th percentile | worst | hold the best lr | octaves wide |",
+        "|---" * 7 + "|",
+    ]
+    lines += [
+        f"| {one['half']} ({one['slices']}) | {one['trainings']} | {one['median']:.4f} | {one['p90']:.4f} "
+        f"| {one['worst']:.4f} | {one['covered']:.1%} | {one['octaves']:.2f} |"
+        for one in run["figures"]
+    ]
+    lines += ["", "| judged, with all trainings | value | target | |", "|---" * 4 + "|"]
+    lines += [
+        f"| {one['figure']} | {one['value']} | {one['target']} | {one['said']} |" for one in run["targets"]
+    ]
+    return "\n".join([*lines, "", f"`{run['command']}`, {run['date']}, {run['seeds']} replays a slice."])
+
+
 def decisions_table() -> str:
     """Each setting's reason with its figures."""
     scores = {s["contestant"]: s for s in _results("regret")["scores"] if s["how"] == "replay"}
@@ -234,6 +253,7 @@ def rendered(text: str) -> str:
         "tasks": tasks_table,
         "coverage": coverage,
         "decisions": decisions_table,
+        "llm": llm_table,
         "overhead": overhead_table,
         "faults": faults_table,
         "storage": storage_table,

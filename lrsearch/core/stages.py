@@ -10,6 +10,7 @@ from typing import Any
 from lrsearch.core.executor import Propose
 from lrsearch.core.findings import Bracket
 from lrsearch.core.observations import observe
+from lrsearch.core.proposal import HIGHEST_LR, LOWEST_LR
 from lrsearch.core.response import Observation, Response, Side
 from lrsearch.core.stage import Stage, readable
 from lrsearch.core.stats import Noise
@@ -17,8 +18,6 @@ from lrsearch.core.study_plan import StudyPlan
 from lrsearch.core.trial import Configuration, TrialResult
 from lrsearch.errors import StudyError
 
-LOWEST_LR, HIGHEST_LR = 1e-12, 1e6
-"""No lr beyond is ever tried."""
 _BLIND_LR, _BLIND_FACTOR = 1e-3, 10.0
 """Middle and ratio of the grid where the range test found no bracket."""
 _LONGEST_WALK = 12

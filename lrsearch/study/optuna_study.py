@@ -24,8 +24,8 @@ from optuna.trial import TrialState
 from sqlalchemy import event
 from sqlalchemy.exc import SQLAlchemyError
 
+from lrsearch.core.proposal import HIGHEST_LR, LOWEST_LR
 from lrsearch.core.response import Observation
-from lrsearch.core.stages import HIGHEST_LR, LOWEST_LR
 from lrsearch.core.study_plan import STAGES, StageName, StudyPlan
 from lrsearch.core.trial import TrialResult, TrialSpec
 from lrsearch.errors import RecordError, first_line

@@ -7,6 +7,7 @@ from importlib import import_module
 
 BENCHMARKS = {
     "regret": "is the answer right, and what does it cost: against other ways to choose (README.md here)",
+    "llm": "is the surface right on language-model pretrainings that nobody here made",
     "faults": "what is lost where processes are killed, servers fail, disks fill up and clocks jump",
     "overhead": "what a range test costs beside a bare loop, and beside other packages",
     "study": "what a study costs beside its trainings",
