@@ -457,7 +457,7 @@ def test_an_interrupted_study_says_how_to_go_on_and_does(cli: Command) -> None:
 
 
 MAX_TIME = "10"
-"""Seconds: the study is at work by then, past its imports, which leave files open where they are cut short."""
+"""Seconds: by then the study is past its imports, which leave files open where they are cut short."""
 
 
 def test_a_study_stops_when_its_time_is_over(cli: Command) -> None:
