@@ -48,11 +48,11 @@ def range_test(
             help="not_finite where the training loss may rise without harm",
         ),
     ] = "auto",
-    accumulate: Annotated[int, typer.Option(help="batches to one update")] = 1,
+    accumulate: Annotated[int | None, typer.Option(help="batches to one update; as the Task says")] = None,
     clip: Annotated[float | None, typer.Option(help="largest norm of the gradient")] = None,
     precision: Annotated[
-        str, typer.Option(metavar="32|16|bf16", help="16 and bf16 train under autocast")
-    ] = "32",
+        str | None, typer.Option(metavar="32|16|bf16", help="16 and bf16 train under autocast")
+    ] = None,
     device: Device = None,
     settings: Setting = None,
     tags: Tag = None,

@@ -30,7 +30,21 @@ class PlanPart(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-class SweepPlan(PlanPart):
+class UpdateSettings(PlanPart):
+    """How an update is made: the batches that it takes, the largest gradient, the precision."""
+
+    accumulate: int = Field(1, ge=1, description="give the number of batches a step, at least 1")
+    clip: (
+        Annotated[float, Field(gt=0, description="give the largest gradient norm, above 0, or None")] | None
+    ) = None
+    precision: Precision = Field("32", description="choose '32', '16' or 'bf16'")
+
+    def said(self) -> dict[str, Any]:
+        """What differs from the defaults."""
+        return self.model_dump(include=set(UpdateSettings.model_fields), exclude_defaults=True)
+
+
+class SweepPlan(UpdateSettings):
     """The settings of a range test; every field is an argument of `lrsearch.range_test`."""
 
     min_lr: _LearningRate = 1e-7
@@ -46,11 +60,6 @@ class SweepPlan(PlanPart):
     seed: int = Field(0, ge=0, lt=2**32, description="give a whole number from 0 to 2**32 - 1")
     stop: Stop = Field("auto", description="choose 'auto', '4x' or 'none'")
     divergence: Divergence = Field("auto", description="choose 'auto', 'not_finite' or 'loss_rose'")
-    accumulate: int = Field(1, ge=1, description="give the number of batches a step, at least 1")
-    clip: (
-        Annotated[float, Field(gt=0, description="give the largest gradient norm, above 0, or None")] | None
-    ) = None
-    precision: Precision = Field("32", description="choose '32', '16' or 'bf16'")
 
     @model_validator(mode="after")
     def _range_is_not_empty(self) -> Self:

@@ -14,7 +14,7 @@ from lrsearch.core.confirm import Confirmed
 from lrsearch.core.findings import Bracket
 from lrsearch.core.stages import Base
 from lrsearch.core.study_plan import SWEEP_STEPS, StudyPlan
-from lrsearch.core.sweep_plan import SweepPlan, validated
+from lrsearch.core.sweep_plan import SweepPlan, UpdateSettings, validated
 from lrsearch.errors import InputError, RecordError
 from lrsearch.files import write_json
 from lrsearch.tracking.folder import FORMAT, StudyFolder, check_format
@@ -40,6 +40,12 @@ class StudyConfig:
     accepted: Mapping[str, Any] = field(default_factory=dict)
 
     @property
+    def updates(self) -> UpdateSettings:
+        """How an update of the task is made."""
+        names = UpdateSettings.model_fields
+        return UpdateSettings(**{name: self.model_info[name] for name in names if name in self.model_info})
+
+    @property
     def sweep(self) -> SweepPlan:
         """The range test's part of the plan; fewer sweeps rather than too short ones."""
         stage = self.plan.range_test
@@ -53,6 +59,7 @@ class StudyConfig:
             repeats=repeats,
             seed=self.plan.seed,
             divergence=self.plan.divergence,
+            **self.updates.said(),
         )
 
     def save(self, folder: StudyFolder) -> None:

@@ -17,11 +17,11 @@ from lrsearch.schedules import schedule_from_dict
 from lrsearch.study.config import StudyConfig
 from lrsearch.study.subject import called, data_of, kwargs_of
 from lrsearch.training.custom_loop import CustomLoop
-from lrsearch.training.data import batch_count, describe
+from lrsearch.training.data import describe
 from lrsearch.training.metrics import MetricError
 from lrsearch.training.run_trial import check_repeatable
 from lrsearch.training.subjects import FromTask, is_train_function
-from lrsearch.training.task import Task
+from lrsearch.training.task import Task, steps_per_epoch
 from lrsearch.training.validation import validate
 
 if TYPE_CHECKING:
@@ -86,14 +86,15 @@ def prepare(
     _check_kwargs(task_kwargs)
     subject = FromTask(given) if isinstance(given, Task) else CustomLoop(given)
     lrs = {name: getattr(plan.range_test, name) for name in ("min_lr", "max_lr")}
-    sweeps = SweepPlan(**lrs, repeats=2)  # every loader is read again and again
+    updates = given.updates.said() if isinstance(given, Task) else {}
+    sweeps = SweepPlan(**lrs, **updates, repeats=2)  # every loader is read again and again
     chosen = subject.check(sweeps, device)
-    steps_per_epoch = batch_count(given.train_loader) if isinstance(given, Task) else None
+    epoch = steps_per_epoch(given) if isinstance(given, Task) else None
     if not isinstance(given, Task):  # its optimizer is its own: there is no other to hold it against
         plan = plan.with_changes(baseline=False)
-    total_steps = plan.total_steps(steps_per_epoch)
+    total_steps = plan.total_steps(epoch)
     _check_objective(given, plan)
-    plan = with_whole_schedules(plan, total_steps, steps_per_epoch).with_whole_sweeps(total_steps)
+    plan = with_whole_schedules(plan, total_steps, epoch).with_whole_sweeps(total_steps)
     model_info: Mapping[str, Any] = {}
     if isinstance(given, Task):
         check_repeatable(given, plan.seed, chosen)
@@ -107,7 +108,7 @@ def prepare(
         task_kwargs=task_kwargs,
         data={context: data for context, data in data_of(subject).items() if data is not None},
         total_steps=total_steps,
-        steps_per_epoch=steps_per_epoch,
+        steps_per_epoch=epoch,
         source=source[0] if source else None,
         settings=tuple(source[1]) if source else (),
     )

@@ -49,9 +49,9 @@ def range_test(
     seed: int = 0,
     stop: Stop = "auto",
     divergence: Divergence = "auto",
-    accumulate: int = 1,
+    accumulate: int | None = None,
     clip: float | None = None,
-    precision: Precision = "32",
+    precision: Precision | None = None,
     device: str | torch.device | None = None,
     tracking: bool = True,
     tracking_uri: str | None = None,
@@ -104,12 +104,13 @@ def range_test(
     divergence : {"auto", "not_finite", "loss_rose"}
         ``not_finite`` takes nothing but a loss that is not finite for the edge. Choose it where the training
         loss may rise without harm (a GAN's, a curriculum's).
-    accumulate : int
-        The number of batches that make one update.
+    accumulate : int, optional
+        The number of batches that make one update: by default what the Task says, else 1. What is given here
+        comes before what the Task says, and likewise of the next two.
     clip : float, optional
         The largest norm of the gradient.
-    precision : {"32", "16", "bf16"}
-        The precision of the forward pass: ``16`` is autocast with a GradScaler.
+    precision : {"32", "16", "bf16"}, optional
+        The precision of the forward pass, by default ``32``: ``16`` is autocast with a GradScaler.
     device : str or torch.device, optional
         Where to train a Task or a training function; by default the accelerator that torch finds, else the
         CPU. A model is trained where it lies.
@@ -182,6 +183,8 @@ def range_test(
     >>> found.suggestion.bracket.low <= found.lr < found.suggestion.bracket.high
     True
     """
+    updates = {"accumulate": accumulate, "clip": clip, "precision": precision}
+    asked = {name: value for name, value in updates.items() if value is not None}
     plan = validated(
         SweepPlan,
         min_lr=min_lr,
@@ -193,11 +196,11 @@ def range_test(
         seed=seed,
         stop=stop,
         divergence=divergence,
-        accumulate=accumulate,
-        clip=clip,
-        precision=precision,
+        **asked,
     )
     given, name = called(model)
+    if isinstance(given, Task):
+        plan = plan.model_copy(update={**given.updates.said(), **asked})
     subject = _subject(given, optimizer, loss, train_loader, step, keep)
     chosen = subject.check(plan, device)
     with ExitStack() as stack, ExitStack() as shown:

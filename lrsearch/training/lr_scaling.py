@@ -57,7 +57,7 @@ def look_at(task: Task, lrs: tuple[float, float], device: torch.device) -> TaskL
     asked = np.geomspace(*lrs, _LOOKS).tolist()
     with task.preserve():
         model = task.build_model(device)
-        optimizers = [task.optimizer(model.parameters(), lr) for lr in asked]
+        optimizers = [task.make_optimizer(model, lr) for lr in asked]
         check_parts(model, task.loss, optimizers[-1])
         made = np.array([group_lrs(optimizer) for optimizer in optimizers])
     if np.all(made == made[0]):
@@ -67,7 +67,17 @@ def look_at(task: Task, lrs: tuple[float, float], device: torch.device) -> TaskL
             f"ignores the lr that it is given: its lr is always {made[0, 0]:.3g}",
             "make the optimizer with lr=lr",
         )
-    training = Training(model, optimizers[-1], task.train_loader, task.loss, task.step, device=device)
+    training = Training(
+        model,
+        optimizers[-1],
+        task.train_loader,
+        task.loss,
+        task.step,
+        task.accumulate,
+        task.clip,
+        task.precision,
+        device,
+    )
     unscaled = _unscaled(asked, made)
     return TaskLook({**training.model_info(), **({UNSCALED: unscaled} if unscaled else {})})
 
@@ -75,7 +85,7 @@ def look_at(task: Task, lrs: tuple[float, float], device: torch.device) -> TaskL
 def courses(task: Task, model: nn.Module, lrs: Sequence[float]) -> tuple[tuple[float, ...], ...]:
     """Of every param group the lr that the task's optimizer gives it at each lr, over that at the last."""
     with task.preserve():
-        return _over_last(np.array([group_lrs(task.optimizer(model.parameters(), lr)) for lr in lrs]))
+        return _over_last(np.array([group_lrs(task.make_optimizer(model, lr)) for lr in lrs]))
 
 
 def warn_of_unscaled(maker: str, groups: Sequence[int]) -> None:

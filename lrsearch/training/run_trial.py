@@ -195,7 +195,10 @@ def _train(
         task.train_loader,
         task.loss,
         task.step,
-        device=device,
+        task.accumulate,
+        task.clip,
+        task.precision,
+        device,
         seed=spec.seed,
         untrained=rebuilt(partial(task.build_model, device), spec.seed),
     )

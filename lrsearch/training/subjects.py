@@ -21,6 +21,7 @@ from lrsearch.training.loaders import is_one_shot, seed_loaders
 from lrsearch.training.loop import Observe, Outcome, fit
 from lrsearch.training.lr_scaling import UNSCALED, TaskLook, courses, look_at, warn_of_unscaled
 from lrsearch.training.optimizers import group_lrs, set_group_lrs, train_mode
+from lrsearch.training.precision import check_precision
 from lrsearch.training.random_state import seed_everything
 from lrsearch.training.snapshot import Keep, preserve_state
 from lrsearch.training.task import (
@@ -127,6 +128,7 @@ class FromTask:
         """
         _check_loader(self.task.train_loader, plan)
         chosen = choose_device(device)
+        check_precision(plan.precision, chosen)
         warn_of_unscaled("Task.optimizer", self.look(plan, chosen).model_info.get(UNSCALED, []))
         return chosen
 
@@ -158,7 +160,7 @@ class FromTask:
             if not look.is_scaled:
                 lrs = schedule.curve(order.plan.max_lr, self.steps(order.plan)).tolist()
                 schedule = replace(schedule, courses=courses(task, model, lrs))
-            optimizer = task.optimizer(model.parameters(), order.plan.max_lr)
+            optimizer = task.make_optimizer(model, order.plan.max_lr)
             check_parts(model, task.loss, optimizer)
             if not model.training:
                 model.train()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from lrsearch.core.sweep_plan import Precision, UpdateSettings, validated
 from lrsearch.core.trial import check_name
 from lrsearch.errors import InputError, a_kind_of
 from lrsearch.training.data import batch_count, split_batch
@@ -35,7 +37,9 @@ class Task:
     model : callable
         ``model()`` returns a new ``nn.Module``.
     optimizer : callable
-        ``optimizer(parameters, lr)`` returns an optimizer of these parameters.
+        ``optimizer(parameters, lr)`` returns an optimizer of these parameters; where its first argument is
+        called ``model``, it is handed the model. A param group whose lr does not follow `lr` keeps its own,
+        and is named in a warning.
     train_loader : iterable
         The training batches, usually a ``DataLoader``.
     loss : callable, optional
@@ -58,6 +62,14 @@ class Task:
         are put back afterwards.
     rows : callable, optional
         ``rows(batch)`` returns the weight of a batch in a mean over batches, see below.
+    accumulate : int
+        The number of batches that make one update, whose loss is their mean. An epoch then has as many
+        updates as whole groups of batches; what is left of them goes into the next epoch's first update.
+    clip : float, optional
+        The largest norm of the gradient, as ``torch.nn.utils.clip_grad_norm_`` takes it.
+    precision : {"32", "16", "bf16"}
+        The precision of the forward pass, also in validation: ``bf16`` and ``16`` are autocast, ``16`` with a
+        GradScaler, on a GPU. An update that the scaler skips is no step. Metrics are given outputs in float32.
     name : str, optional
         The task's name on record; by default that of the function that made it.
     arguments : mapping of str to object
@@ -101,7 +113,7 @@ class Task:
     """
 
     model: Callable[[], nn.Module]
-    optimizer: Callable[[Iterator[nn.Parameter], float], Optimizer]
+    optimizer: Callable[[Any, float], Optimizer]
     train_loader: Iterable[Batch]
     loss: LossFunction | None = None
     val_loader: Iterable[Batch] | None = None
@@ -110,6 +122,9 @@ class Task:
     step: StepFunction | None = None
     val_step: StepFunction | None = None
     rows: RowsFunction | None = None
+    accumulate: int = 1
+    clip: float | None = None
+    precision: Precision = "32"
     name: str | None = None
     arguments: Mapping[str, Any] = field(default_factory=dict)
 
@@ -129,7 +144,16 @@ class Task:
             )
         if self.rows is not None and not callable(self.rows):
             raise InputError("rows", self.rows, "is not callable", "hand over rows(batch) -> int")
+        for name, value in self.updates.model_dump().items():
+            object.__setattr__(self, name, value)
         self._check_metrics()
+
+    @property
+    def updates(self) -> UpdateSettings:
+        """How an update is made: `accumulate`, `clip` and `precision`."""
+        return validated(
+            UpdateSettings, accumulate=self.accumulate, clip=self.clip, precision=self.precision
+        )
 
     def build(self, lr: float, device: torch.device) -> tuple[nn.Module, Optimizer]:
         """Make the model and its optimizer.
@@ -149,7 +173,24 @@ class Task:
             Its optimizer.
         """
         model = self.build_model(device)
-        return model, self.optimizer(model.parameters(), lr)
+        return model, self.make_optimizer(model, lr)
+
+    def make_optimizer(self, model: nn.Module, lr: float) -> Optimizer:
+        """Make the optimizer of a model that there is.
+
+        Parameters
+        ----------
+        model : nn.Module
+            The model.
+        lr : float
+            The peak learning rate.
+
+        Returns
+        -------
+        torch.optim.Optimizer
+            Its optimizer.
+        """
+        return self.optimizer(model if _takes_model(self.optimizer) else model.parameters(), lr)
 
     def build_model(self, device: torch.device) -> nn.Module:
         """Make the model on a device; a loss that is a module is moved there too, see `preserve`.
@@ -216,6 +257,14 @@ class Task:
             raise InputError("Task.metrics", "loss", "is the loss's own name", "choose another name")
 
 
+def _takes_model(optimizer: Callable[..., Optimizer]) -> bool:
+    """Whether the first argument of a task's `optimizer` is called ``model``."""
+    try:
+        return next(iter(inspect.signature(optimizer).parameters), None) == "model"
+    except (TypeError, ValueError):  # of no function in Python
+        return False
+
+
 class Forward(NamedTuple):
     """What a batch gave: its loss; outputs and targets only where ``loss(outputs, targets)`` made it."""
 
@@ -237,8 +286,9 @@ def forward(model: nn.Module, loss: LossFunction | None, step: StepFunction | No
 
 
 def steps_per_epoch(task: Task) -> int | None:
-    """Updates an epoch of a task's training, or None where its loader does not know."""
-    return batch_count(task.train_loader)
+    """Updates an epoch of a task's training, at least one, or None where its loader does not know."""
+    batches = batch_count(task.train_loader)
+    return None if batches is None else max(batches // task.accumulate, 1)
 
 
 def check_loss(loss: object, step: object) -> None:

@@ -7,12 +7,13 @@ import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from lrsearch.core.sweep_plan import Precision, UpdateSettings
 from lrsearch.errors import InputError, LrsearchError, a_kind_of, first_line
 from lrsearch.training.batches import Batches
 from lrsearch.training.data import batch_size, describe, to_device
@@ -24,6 +25,7 @@ from lrsearch.training.portable_state import (
     put_module_state,
     put_optimizer_state,
 )
+from lrsearch.training.precision import autocast
 from lrsearch.training.random_state import preserve_random_state
 from lrsearch.training.task import LossFunction, StepFunction, forward
 from lrsearch.training.untrained import (
@@ -36,9 +38,6 @@ from lrsearch.training.untrained import (
     speaks_of_numbers,
 )
 
-Precision = Literal["32", "16", "bf16"]
-
-_DTYPES = {"16": torch.float16, "bf16": torch.bfloat16}
 _SKIPS_IN_A_ROW = 20
 """Batches in a row that may come to no update: a GradScaler halves its scale at each, from 2**16 to nothing
 in as many.
@@ -92,6 +91,7 @@ class Training:
             **settings(self.optimizer),
             "batch_size": batch_size(self.train_loader),
             "device": str(self.device),
+            **UpdateSettings(accumulate=self.accumulate, clip=self.clip, precision=self.precision).said(),
         }
 
     def state_dict(self) -> State:
@@ -246,7 +246,7 @@ class Training:
             batch = to_device(batch, self.device)
         if self.precision == "32":
             return forward(model, loss, self.step, batch).loss
-        with torch.autocast(self.device.type, dtype=_DTYPES[self.precision]):
+        with autocast(self.precision, self.device):
             return forward(model, loss, self.step, batch).loss
 
     def _backward(self, drawn: list[Any]) -> Tensor:

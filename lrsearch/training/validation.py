@@ -13,6 +13,7 @@ from lrsearch.errors import InputError, first_line
 from lrsearch.training.data import count_targets, to_device
 from lrsearch.training.loaders import epoch_number, epoch_setters, preserve_epochs
 from lrsearch.training.metrics import as_number, gathered, scalar, weighted_mean
+from lrsearch.training.precision import autocast, in_full
 from lrsearch.training.random_state import preserve_random_state, seed_everything
 from lrsearch.training.snapshot import preserve_buffers
 from lrsearch.training.task import Batch, Forward, Task, forward
@@ -55,10 +56,11 @@ def validate(
         for drawn in loader:
             weight = _weight(task, drawn)
             batch = drawn if device.type == "cpu" else to_device(drawn, device)
-            found = _forward(task, model, batch)
+            with autocast(task.precision, device):
+                found = _forward(task, model, batch)
             losses.append((_loss(task, part, found.loss), weight))
             for metric in metrics.values():
-                metric.add(found.outputs, found.targets, weight)
+                metric.add(in_full(found.outputs), found.targets, weight)
         if not losses:
             raise InputError(f"{part}_loader", loader, "yields no batch", "hand over a loader with data")
         loss = weighted_mean([(float(value), weight) for value, weight in losses if weight])

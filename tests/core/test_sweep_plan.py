@@ -12,7 +12,7 @@ from lrsearch.errors import InputError
 
 LR = "give a finite lr above 0"
 CHOICES = (
-    "min_lr, max_lr, steps, spacing, smoothing, repeats, seed, stop, divergence, accumulate, clip, precision"
+    "accumulate, clip, precision, min_lr, max_lr, steps, spacing, smoothing, repeats, seed, stop, divergence"
 )
 
 WRONG: list[tuple[str, Any, str]] = [
