@@ -15,8 +15,10 @@ from lrsearch.core.findings import Bracket
 from lrsearch.core.stages import Base
 from lrsearch.core.study_plan import SWEEP_STEPS, StudyPlan
 from lrsearch.core.sweep_plan import SweepPlan, UpdateSettings, validated
+from lrsearch.core.update_code import update_code
 from lrsearch.errors import InputError, RecordError
 from lrsearch.files import write_json
+from lrsearch.schedules import schedule_from_dict
 from lrsearch.tracking.folder import FORMAT, StudyFolder, check_format
 
 
@@ -82,6 +84,12 @@ class StudyConfig:
                 accepted=tuple(self.accepted),
             )
         )
+
+    def code(self, answer: Answer) -> str:
+        """Return the lines to paste: the scheduler, and an update where the task says how it is made."""
+        schedule = schedule_from_dict(answer.schedule)
+        update = update_code(self.updates, str(self.model_info.get("device", "")).partition(":")[0])
+        return "\n".join([schedule.code(answer.lr, self.total_steps, self.steps_per_epoch), *update])
 
     def check(self, before: StudyConfig) -> None:
         """Raise InputError that names what has changed since the study was begun, the first with values."""

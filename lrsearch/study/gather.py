@@ -93,7 +93,7 @@ def gather(folder: StudyFolder, in_hand: InHand | None = None) -> ReportData:
         stages=found.stages,
         answer=answer,
         so_far=found.so_far,
-        code=None if answer is None else _code(config, answer),
+        code=None if answer is None else config.code(answer),
         curves=sweep.curves,
         suggestion=sweep.suggestion,
         sweep_seconds=sweep.seconds,
@@ -214,11 +214,6 @@ def _curve(run: RunRecord) -> RangeTestCurve:
 
     lrs, losses = (np.asarray(run.metric(name)[1], dtype=np.float64) for name in ("lr", "train/loss"))
     return RangeTestCurve(lrs, losses, seed=int(run.start.params.get("seed") or 0))
-
-
-def _code(config: StudyConfig, answer: Answer) -> str:
-    schedule = schedule_from_dict(answer.schedule)
-    return schedule.code(answer.lr, config.total_steps, config.steps_per_epoch)
 
 
 def _schedules(config: StudyConfig, answer: Answer) -> dict[str, Array]:

@@ -184,10 +184,10 @@ class StudyResult(RecordStatus):
         Returns
         -------
         str
-            Python code that makes the scheduler, with the lr in a comment.
+            Python code that makes the scheduler, with the lr in a comment; and one update, where the task
+            accumulates, clips or autocasts.
         """
-        config, schedule = self.config, schedule_from_dict(self.answer.schedule)
-        return schedule.code(self.lr, config.total_steps, config.steps_per_epoch)
+        return self.config.code(self.answer)
 
     def summary(self) -> dict[str, float]:
         """Return the metrics of the study's run in MLflow.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from itertools import chain
@@ -69,7 +69,7 @@ class Task:
         The largest norm of the gradient, as ``torch.nn.utils.clip_grad_norm_`` takes it.
     precision : {"32", "16", "bf16"}
         The precision of the forward pass, also in validation: ``bf16`` and ``16`` are autocast, ``16`` with a
-        GradScaler, on a GPU. An update that the scaler skips is no step. Metrics are given outputs in float32.
+        GradScaler, on a GPU. An update that the scaler skips is no step. Metrics are given float32.
     name : str, optional
         The task's name on record; by default that of the function that made it.
     arguments : mapping of str to object
@@ -151,9 +151,7 @@ class Task:
     @property
     def updates(self) -> UpdateSettings:
         """How an update is made: `accumulate`, `clip` and `precision`."""
-        return validated(
-            UpdateSettings, accumulate=self.accumulate, clip=self.clip, precision=self.precision
-        )
+        return validated(UpdateSettings, accumulate=self.accumulate, clip=self.clip, precision=self.precision)
 
     def build(self, lr: float, device: torch.device) -> tuple[nn.Module, Optimizer]:
         """Make the model and its optimizer.
