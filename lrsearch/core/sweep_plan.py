@@ -44,6 +44,31 @@ class UpdateSettings(PlanPart):
         return self.model_dump(include=set(UpdateSettings.model_fields), exclude_defaults=True)
 
 
+class TrainingSettings(UpdateSettings):
+    """What a Task says of its training beside its parts; every field is one of the Task's."""
+
+    val_every: Annotated[int, Field(ge=1, description="give a number of updates, at least 1")] | None = None
+    epochs: Annotated[int, Field(ge=1, description="give a whole number, at least 1")] | None = None
+    steps: Annotated[int, Field(ge=1, description="give a whole number, at least 1")] | None = None
+    ema: (
+        Annotated[float, Field(gt=0, lt=1, description="give a decay between 0 and 1, e.g. 0.999")] | None
+    ) = None
+    compile: bool | dict[str, Any] = Field(
+        False, description="give True, or the arguments of torch.compile as a dict"
+    )
+
+    @model_validator(mode="after")
+    def _has_one_length(self) -> Self:
+        if self.epochs is not None and self.steps is not None:
+            raise InputError("steps", self.steps, f"is given beside epochs={self.epochs}", "give one of them")
+        return self
+
+    @property
+    def terms(self) -> dict[str, Any]:
+        """What differs from the defaults, but for the length, which a study's plan has."""
+        return self.model_dump(exclude={"epochs", "steps"}, exclude_defaults=True)
+
+
 class SweepPlan(UpdateSettings):
     """The settings of a range test; every field is an argument of `lrsearch.range_test`."""
 

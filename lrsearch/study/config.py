@@ -14,7 +14,7 @@ from lrsearch.core.confirm import Confirmed
 from lrsearch.core.findings import Bracket
 from lrsearch.core.stages import Base
 from lrsearch.core.study_plan import SWEEP_STEPS, StudyPlan
-from lrsearch.core.sweep_plan import SweepPlan, UpdateSettings, validated
+from lrsearch.core.sweep_plan import SweepPlan, TrainingSettings, validated
 from lrsearch.core.update_code import update_code
 from lrsearch.errors import InputError, RecordError
 from lrsearch.files import write_json
@@ -42,10 +42,10 @@ class StudyConfig:
     accepted: Mapping[str, Any] = field(default_factory=dict)
 
     @property
-    def updates(self) -> UpdateSettings:
-        """How an update of the task is made."""
-        names = UpdateSettings.model_fields
-        return UpdateSettings(**{name: self.model_info[name] for name in names if name in self.model_info})
+    def training(self) -> TrainingSettings:
+        """What the task says of its training beside its parts."""
+        names = TrainingSettings.model_fields.keys() & self.model_info.keys()
+        return TrainingSettings(**{name: self.model_info[name] for name in names})
 
     @property
     def sweep(self) -> SweepPlan:
@@ -61,7 +61,7 @@ class StudyConfig:
             repeats=repeats,
             seed=self.plan.seed,
             divergence=self.plan.divergence,
-            **self.updates.said(),
+            **self.training.said(),
         )
 
     def save(self, folder: StudyFolder) -> None:
@@ -87,9 +87,12 @@ class StudyConfig:
 
     def code(self, answer: Answer) -> str:
         """Return the lines to paste: the scheduler, and an update where the task says how it is made."""
-        schedule = schedule_from_dict(answer.schedule)
-        update = update_code(self.updates, str(self.model_info.get("device", "")).partition(":")[0])
-        return "\n".join([schedule.code(answer.lr, self.total_steps, self.steps_per_epoch), *update])
+        schedule, settings = schedule_from_dict(answer.schedule), self.training
+        epoch = self.steps_per_epoch
+        if "plateau" in (data.get("name") for data in (answer.schedule, answer.schedule.get("inner", {}))):
+            epoch = settings.val_every or epoch  # a plateau counts validations
+        update = update_code(settings, str(self.model_info.get("device", "")).partition(":")[0])
+        return "\n".join([schedule.code(answer.lr, self.total_steps, epoch), *update])
 
     def check(self, before: StudyConfig) -> None:
         """Raise InputError that names what has changed since the study was begun, the first with values."""

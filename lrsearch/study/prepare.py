@@ -86,12 +86,14 @@ def prepare(
     _check_kwargs(task_kwargs)
     subject = FromTask(given) if isinstance(given, Task) else CustomLoop(given)
     lrs = {name: getattr(plan.range_test, name) for name in ("min_lr", "max_lr")}
-    updates = given.updates.said() if isinstance(given, Task) else {}
+    updates = given.settings.said() if isinstance(given, Task) else {}
     sweeps = SweepPlan(**lrs, **updates, repeats=2)  # every loader is read again and again
     chosen = subject.check(sweeps, device)
     epoch = steps_per_epoch(given) if isinstance(given, Task) else None
     if not isinstance(given, Task):  # its optimizer is its own: there is no other to hold it against
         plan = plan.with_changes(baseline=False)
+    if isinstance(given, Task) and plan.epochs is None and plan.steps is None:
+        plan = plan.with_changes(epochs=given.epochs, steps=given.steps)
     total_steps = plan.total_steps(epoch)
     _check_objective(given, plan)
     plan = with_whole_schedules(plan, total_steps, epoch).with_whole_sweeps(total_steps)

@@ -200,7 +200,7 @@ def range_test(
     )
     given, name = called(model)
     if isinstance(given, Task):
-        plan = plan.model_copy(update={**given.updates.said(), **asked})
+        plan = plan.model_copy(update={**given.settings.said(), **asked})
     subject = _subject(given, optimizer, loss, train_loader, step, keep)
     chosen = subject.check(plan, device)
     with ExitStack() as stack, ExitStack() as shown:

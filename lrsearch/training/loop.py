@@ -97,15 +97,17 @@ def fit(
     *,
     steps_per_epoch: int | None = None,
     at_epoch_end: EpochEnd | None = None,
+    validate_every: int | None = None,
     checkpoints: Checkpointing | None = None,
 ) -> Outcome:
     """Trains for `steps` updates under `schedule`, observed step by step.
 
     Losses stay on an accelerator and are read back in blocks; on a CPU each is read at once. The first loss
     that is not finite ends the training, and is not observed, unless its batch is at fault. After every
-    `steps_per_epoch` updates, and after the last, all losses are observed and `at_epoch_end` is called; a
-    plateau is told the objective. With `checkpoints` it begins where an earlier training was kept, as if that
-    had never stopped. Raises InputError where the first batch shows that loss, loader or model do not fit.
+    `steps_per_epoch` updates (or `validate_every`), and after the last, all losses are observed and
+    `at_epoch_end` is called; a plateau is told the objective. With `checkpoints` it begins where an earlier
+    training was kept, as if that had never stopped. Raises InputError where the first batch shows that loss,
+    loader or model do not fit.
     """
     scheduler = build(schedule, training.optimizer, steps, steps_per_epoch)
     random_states = None if checkpoints is None else checkpoints.random_states
@@ -113,7 +115,7 @@ def fit(
     progress = Progress(training, scheduler, batches)
     done = 0 if checkpoints is None else checkpoints.resume(progress)
     block = 1 if training.device.type == "cpu" else _BLOCK_ON_ACCELERATOR
-    pauses = _epoch_ends(steps, steps_per_epoch) if at_epoch_end else frozenset({steps})
+    pauses = _epoch_ends(steps, validate_every or steps_per_epoch) if at_epoch_end else frozenset({steps})
     group = training.optimizer.param_groups[0]
     lrs: list[float] = []
     losses: list[Tensor] = []

@@ -21,6 +21,7 @@ from lrsearch.core.trial import TrialSpec
 from lrsearch.errors import InputError, StopTrial
 from lrsearch.schedules import Constant, Schedule
 from lrsearch.schedules.base import FloatArray
+from lrsearch.training.compilation import terms
 from lrsearch.training.optimizers import group_lrs
 from lrsearch.training.random_state import preserve_random_state, seed_everything
 from lrsearch.training.task import Task, check_parts
@@ -79,7 +80,9 @@ def look_at(task: Task, lrs: tuple[float, float], device: torch.device) -> TaskL
         device,
     )
     unscaled = _unscaled(asked, made)
-    return TaskLook({**training.model_info(), **({UNSCALED: unscaled} if unscaled else {})})
+    return TaskLook(
+        {**training.model_info(), **terms(task, device), **({UNSCALED: unscaled} if unscaled else {})}
+    )
 
 
 def courses(task: Task, model: nn.Module, lrs: Sequence[float]) -> tuple[tuple[float, ...], ...]:

@@ -18,8 +18,10 @@ from lrsearch.core.trial import Direction, TrialResult, TrialSpec
 from lrsearch.errors import InputError, LrsearchError, RecordError, StopTrial, first_line
 from lrsearch.files import whole_file
 from lrsearch.schedules import schedule_from_dict
+from lrsearch.training.averaging import averaging
 from lrsearch.training.batches import repeats_passes
 from lrsearch.training.checkpoint import Checkpoints, TrialCheckpoints
+from lrsearch.training.compilation import compiled, terms
 from lrsearch.training.data import check_batches
 from lrsearch.training.loaders import is_one_shot, seed_loaders
 from lrsearch.training.loop import Observe, Validated, fit
@@ -68,7 +70,8 @@ def run_trial(
 ) -> TrialResult:
     """Trains once, as `spec` says, and tells how it went; the same again gives the same numbers.
 
-    A task is validated before the first update, at every epoch's end and after the last update. Recorded are
+    A task is validated before the first update, at every epoch's end (or every `val_every` updates)
+    and after the last update. Recorded are
     ``train/loss`` and ``lr`` by step, and ``val/loss``, ``val/<metric>`` and ``epoch`` at validations. A
     trial that completes leaves its state_dict at `weights`; a training function keeps its weights to itself.
     Random states, also the loaders' own, are put back. A task's trial that has `checkpoints` goes on from the
@@ -188,6 +191,9 @@ def _train(
     if not model.training:
         model.train()
     train_mode(optimizer)
+    averaged = None if task.ema is None else averaging(model, optimizer, task.ema)
+    judged = model if averaged is None else averaged.module
+    compiled(model, task, device)
     observe = _in_units_of(spec.lr, optimizer, log)
     training = Training(
         model,
@@ -201,8 +207,9 @@ def _train(
         device,
         seed=spec.seed,
         untrained=rebuilt(partial(task.build_model, device), spec.seed),
+        averaged=averaged,
     )
-    model_info = training.model_info()
+    model_info = {**training.model_info(), **terms(task, device)}
     if checkpoints is not None and not repeats_passes(task.train_loader):
         model_info["checkpoints"] = _AT_STARTS_ONLY
     observer.begin(model_info)
@@ -212,7 +219,7 @@ def _train(
             return Validated(log.objective, log.stopped)
         try:
             with evaluating(optimizer):
-                values = validate(task, model, task.val_loader, device, part="val", seed=spec.seed)
+                values = validate(task, judged, task.val_loader, device, part="val", seed=spec.seed)
         except Exception as error:
             failed = speaks_of_numbers(error) or not has_finite_weights(model)
             if step == 0 or not (failed and may_be_divergence(error)):
@@ -233,6 +240,7 @@ def _train(
             observe,
             steps_per_epoch=epoch,
             at_epoch_end=validated,
+            validate_every=task.val_every,
             checkpoints=checkpoints,
         )
     finally:
@@ -242,7 +250,7 @@ def _train(
     elif not has_finite_weights(model):
         log.stop(outcome.steps, "not_finite")
     eval_mode(optimizer)
-    return model
+    return judged
 
 
 def _check_untrained(step: int, values: Mapping[str, float], log: TrialLog) -> None:

@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 from lrsearch.core.sweep_plan import SweepPlan
 from lrsearch.errors import InputError
 from lrsearch.schedules import Sweep
+from lrsearch.training.compilation import compiled, warn_of_missing_compiler
 from lrsearch.training.data import batch_count, check_batches
 from lrsearch.training.loaders import is_one_shot, seed_loaders
 from lrsearch.training.loop import Observe, Outcome, fit
@@ -129,6 +130,7 @@ class FromTask:
         _check_loader(self.task.train_loader, plan)
         chosen = choose_device(device)
         check_precision(plan.precision, chosen)
+        warn_of_missing_compiler(self.task, chosen)
         warn_of_unscaled("Task.optimizer", self.look(plan, chosen).model_info.get(UNSCALED, []))
         return chosen
 
@@ -165,6 +167,7 @@ class FromTask:
             if not model.training:
                 model.train()
             train_mode(optimizer)
+            compiled(model, task, order.device)
             training = _training(model, optimizer, task.loss, task.train_loader, task.step, order)
             training.untrained = rebuilt(partial(task.build_model, order.device), order.seed)
             order.begin(look.model_info)

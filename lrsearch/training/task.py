@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from lrsearch.core.sweep_plan import Precision, UpdateSettings, validated
+from lrsearch.core.sweep_plan import Precision, TrainingSettings, validated
 from lrsearch.core.trial import check_name
 from lrsearch.errors import InputError, a_kind_of
 from lrsearch.training.data import batch_count, split_batch
@@ -70,6 +70,17 @@ class Task:
     precision : {"32", "16", "bf16"}
         The precision of the forward pass, also in validation: ``bf16`` and ``16`` are autocast, ``16`` with a
         GradScaler, on a GPU. An update that the scaler skips is no step. Metrics are given float32.
+    val_every : int, optional
+        The number of updates between validations; by default they are made where an epoch ends.
+    epochs, steps : int, optional
+        The length of a full training, where neither ``search(…)`` nor its plan says it.
+    ema : float, optional
+        The decay, such as 0.999, of an exponential average of weights and buffers after every update: the
+        averaged model (torch's ``AveragedModel``) is validated, tested and kept; the range test has no use
+        for it.
+    compile : bool or mapping
+        Whether the model is trained compiled, or the arguments of ``torch.compile``. Where no compiler is
+        found it is trained as it is, which is said.
     name : str, optional
         The task's name on record; by default that of the function that made it.
     arguments : mapping of str to object
@@ -125,6 +136,11 @@ class Task:
     accumulate: int = 1
     clip: float | None = None
     precision: Precision = "32"
+    val_every: int | None = None
+    epochs: int | None = None
+    steps: int | None = None
+    ema: float | None = None
+    compile: bool | Mapping[str, Any] = False
     name: str | None = None
     arguments: Mapping[str, Any] = field(default_factory=dict)
 
@@ -144,14 +160,20 @@ class Task:
             )
         if self.rows is not None and not callable(self.rows):
             raise InputError("rows", self.rows, "is not callable", "hand over rows(batch) -> int")
-        for name, value in self.updates.model_dump().items():
+        for name, value in self.settings.model_dump().items():
             object.__setattr__(self, name, value)
+        if self.val_every is not None and self.val_loader is None:
+            raise InputError(
+                "val_every", self.val_every, "is given without a val_loader", "hand one over, or leave it out"
+            )
         self._check_metrics()
 
     @property
-    def updates(self) -> UpdateSettings:
-        """How an update is made: `accumulate`, `clip` and `precision`."""
-        return validated(UpdateSettings, accumulate=self.accumulate, clip=self.clip, precision=self.precision)
+    def settings(self) -> TrainingSettings:
+        """What is said of the training beside its parts."""
+        return validated(
+            TrainingSettings, **{name: getattr(self, name) for name in TrainingSettings.model_fields}
+        )
 
     def build(self, lr: float, device: torch.device) -> tuple[nn.Module, Optimizer]:
         """Make the model and its optimizer.

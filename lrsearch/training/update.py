@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from lrsearch.core.sweep_plan import Precision, UpdateSettings
+from lrsearch.core.sweep_plan import Precision
 from lrsearch.errors import InputError, LrsearchError, a_kind_of, first_line
 from lrsearch.training.batches import Batches
 from lrsearch.training.data import batch_size, describe, to_device
@@ -68,6 +68,8 @@ class Training:
     """The first steps, in which a loss is held against the untrained model's on the same batch."""
     passed_over: list[BadBatch] = field(default_factory=list)
     seed: int = 0
+    averaged: nn.Module | None = None
+    """The model with averaged weights, which follows the optimizer's steps by itself."""
 
     def __post_init__(self) -> None:
         self._first_value = self._value = math.nan
@@ -91,7 +93,6 @@ class Training:
             **settings(self.optimizer),
             "batch_size": batch_size(self.train_loader),
             "device": str(self.device),
-            **UpdateSettings(accumulate=self.accumulate, clip=self.clip, precision=self.precision).said(),
         }
 
     def state_dict(self) -> State:
@@ -101,6 +102,7 @@ class Training:
             "loss": module_state(self.loss) if isinstance(self.loss, nn.Module) else None,
             "optimizer": optimizer_state(self.optimizer),
             "scaler": None if self.scaler is None else self.scaler.state_dict(),
+            "averaged": None if self.averaged is None else module_state(self.averaged),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -111,6 +113,8 @@ class Training:
         put_optimizer_state(self.optimizer, state["optimizer"])
         if self.scaler is not None:
             self.scaler.load_state_dict(state["scaler"])
+        if self.averaged is not None:
+            put_module_state(self.averaged, state["averaged"], self.device)
         self._checked = self._updated = True
 
     def batch_loss(self, batch: Any) -> Tensor:

@@ -324,6 +324,10 @@ TASKS: dict[str, Callable[[], Task]] = {
     "a loss with a state": lambda: small_task(loss=CountingLoss()),
     "epochs": lambda: small_task(train_loader=distributed()),
     "one batch": lambda: small_task(model=net, train_loader=[(INPUTS, TARGETS)]),
+    "three batches an update, clipped, in half precision": lambda: small_task(
+        model=net, accumulate=3, clip=0.5, precision="bf16"
+    ),
+    "averaged weights": lambda: small_task(model=net, ema=0.9, val_every=3),
     "buffers of every kind": lambda: small_task(model=Buffered),
 }
 SCHEDULES: dict[str, dict[str, Any]] = {
