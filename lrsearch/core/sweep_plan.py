@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic.fields import FieldInfo
 
 from lrsearch.core.divergence import Divergence
@@ -53,9 +53,17 @@ class TrainingSettings(UpdateSettings):
     ema: (
         Annotated[float, Field(gt=0, lt=1, description="give a decay between 0 and 1, e.g. 0.999")] | None
     ) = None
-    compile: bool | dict[str, Any] = Field(
-        False, description="give True, or the arguments of torch.compile as a dict"
-    )
+    compile: bool | dict[str, Any] = False
+
+    @field_validator("compile", mode="before")
+    @classmethod
+    def _is_switch_or_options(cls, value: object) -> object:
+        if isinstance(value, Mapping):
+            return dict(value)
+        if not isinstance(value, bool):
+            mend = "give True, or the arguments of torch.compile as a dict"
+            raise InputError("compile", value, "is no switch and no options", mend)
+        return value
 
     @model_validator(mode="after")
     def _has_one_length(self) -> Self:

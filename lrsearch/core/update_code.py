@@ -18,9 +18,6 @@ def update_code(settings: TrainingSettings, device: str) -> list[str]:
 
 def _made_once(settings: TrainingSettings, device: str) -> list[str]:
     lines = []
-    if settings.compile:
-        options = {} if isinstance(settings.compile, bool) else settings.compile
-        lines.append(f"model.compile({', '.join(f'{name}={value!r}' for name, value in options.items())})")
     if settings.ema is not None:
         lines += [
             "from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn",
@@ -29,6 +26,10 @@ def _made_once(settings: TrainingSettings, device: str) -> list[str]:
             f"average = get_ema_multi_avg_fn({settings.ema!r})",
             "averaged = AveragedModel(model, multi_avg_fn=average, use_buffers=True)",
         ]
+    if settings.compile:
+        options = {} if isinstance(settings.compile, bool) else settings.compile
+        arguments = ["model", *(f"{name}={value!r}" for name, value in options.items())]
+        lines.append(f"model = torch.compile({', '.join(arguments)})")
     if settings.precision == "16":
         lines.append(f"scaler = torch.amp.GradScaler({device!r})")
     return [*lines, ""] if lines else []

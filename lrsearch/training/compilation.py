@@ -17,9 +17,10 @@ _FAULTS: dict[tuple[str, str], str | None] = {}
 
 
 def compiled(model: nn.Module, task: Task, device: torch.device) -> None:
-    """Compile a model in place where the task asks for it and there is a compiler."""
+    """Compile a model where the task asks for it and there is a compiler; it stays the same module."""
     if task.compile is not False and _fault(task, device) is None:
-        model.compile(**_options(task))
+        # Not model.compile(), which leaves a module of torch's own, such as nn.Sequential, as it is.
+        model.forward = torch.compile(model.forward, **_options(task))
 
 
 def terms(task: Task, device: torch.device) -> dict[str, Any]:
@@ -45,20 +46,22 @@ def _options(task: Task) -> dict[str, Any]:
 
 
 def _fault(task: Task, device: torch.device) -> str | None:
-    """What the compiler says to a model of one weight; InputError for options that it does not know."""
+    """What the compiler says to a tiny model; InputError for options that it does not know."""
     options = _options(task)
     key = (device.type, repr(options))
     if key not in _FAULTS:
-        with preserve_random_state():
-            probe = nn.Linear(1, 1).to(device)
+        # torch's compiler warns of torch's own parts
+        with preserve_random_state(), warnings.catch_warnings(action="ignore"):
+            probe = nn.Sequential(nn.Linear(2, 2), nn.Tanh()).to(device)
             try:
-                probe.compile(**options)
+                probe.forward = torch.compile(probe.forward, **options)  # type: ignore[method-assign]
             except Exception as error:
                 mend = "give True, or the arguments of torch.compile as a dict"
                 raise InputError("compile", task.compile, first_line(error), mend) from error
             try:
-                probe(torch.ones(1, 1, device=device)).sum().backward()
+                probe(torch.ones(1, 2, device=device)).sum().backward()
                 _FAULTS[key] = None
             except Exception as error:
-                _FAULTS[key] = f"{type(error).__name__}: {first_line(error)}"
+                cause = getattr(error, "inner_exception", error)  # what the backend raised
+                _FAULTS[key] = f"{type(cause).__name__}: {first_line(cause)}"
     return _FAULTS[key]

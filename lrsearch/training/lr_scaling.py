@@ -21,6 +21,7 @@ from lrsearch.core.trial import TrialSpec
 from lrsearch.errors import InputError, StopTrial
 from lrsearch.schedules import Constant, Schedule
 from lrsearch.schedules.base import FloatArray
+from lrsearch.training.averaging import averaging
 from lrsearch.training.compilation import terms
 from lrsearch.training.optimizers import group_lrs
 from lrsearch.training.random_state import preserve_random_state, seed_everything
@@ -60,6 +61,8 @@ def look_at(task: Task, lrs: tuple[float, float], device: torch.device) -> TaskL
         model = task.build_model(device)
         optimizers = [task.make_optimizer(model, lr) for lr in asked]
         check_parts(model, task.loss, optimizers[-1])
+        if task.ema is not None:
+            averaging(model, optimizers[-1], task.ema)
         made = np.array([group_lrs(optimizer) for optimizer in optimizers])
     if np.all(made == made[0]):
         raise InputError(
