@@ -14,12 +14,15 @@ from torch.optim import SGD, Optimizer
 
 import lrsearch
 from lrsearch import InputError, StudyResult, Task
+from lrsearch.core.presets import load_plan
 from lrsearch.core.trial import TrialResult
 from lrsearch.schedules import schedule_from_dict
+from lrsearch.study.prepare import changes_asked, prepare
 from lrsearch.training.loaders import seed_loaders
 from lrsearch.training.random_state import seed_everything
 from tests.study.tasks import Ends, digits, interrupt, runs, study, trainings
 
+NOTHING_ASKED: dict[str, Any] = {"epochs": None, "steps": None, "seed": None, "objective": None}
 UPDATES: dict[str, Any] = {"accumulate": 2, "clip": 0.5, "precision": "bf16"}
 
 
@@ -182,3 +185,15 @@ def test_an_optimizer_may_take_the_model_and_a_group_that_keeps_its_lr_is_said()
     (run,) = (run for run in runs(result.folder) if run.start.kind == "range_test")
     assert np.ptp(run.metric("lr")[1]) > 1
     assert result.config.model_info["unscaled_groups"] == [0]
+
+
+def test_the_task_says_how_long_it_trains_where_nobody_else_does() -> None:
+    for given, asked, plan, steps in (
+        ({"steps": 30}, {}, {}, 30),
+        ({"epochs": 2}, {}, {}, 44),
+        ({"steps": 30}, {"epochs": 1}, {}, 22),
+        ({"steps": 30}, {}, {"steps": 40}, 40),
+        ({}, {}, {}, 110),
+    ):
+        chosen = load_plan(plan).with_changes(**changes_asked(**{**NOTHING_ASKED, **asked}))
+        assert prepare(task(**given), chosen, "cpu").config.total_steps == steps
