@@ -48,7 +48,9 @@ def range_test(
             help="not_finite where the training loss may rise without harm",
         ),
     ] = "auto",
-    accumulate: Annotated[int | None, typer.Option(help="batches to one update; else the Task's, or 1")] = None,
+    accumulate: Annotated[
+        int | None, typer.Option(help="batches to one update; else the Task's, or 1")
+    ] = None,
     clip: Annotated[float | None, typer.Option(help="largest norm of the gradient")] = None,
     precision: Annotated[
         str | None, typer.Option(metavar="32|16|bf16", help="16 and bf16 train under autocast")
