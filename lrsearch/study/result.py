@@ -185,7 +185,7 @@ class StudyResult(RecordStatus):
         -------
         str
             Python code that makes the scheduler, with the lr in a comment; and one update, where the task
-            accumulates, clips or autocasts.
+            accumulates, clips, autocasts, averages or compiles.
         """
         return self.config.code(self.answer)
 

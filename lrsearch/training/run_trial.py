@@ -70,10 +70,10 @@ def run_trial(
 ) -> TrialResult:
     """Trains once, as `spec` says, and tells how it went; the same again gives the same numbers.
 
-    A task is validated before the first update, at every epoch's end (or every `val_every` updates)
-    and after the last update. Recorded are
-    ``train/loss`` and ``lr`` by step, and ``val/loss``, ``val/<metric>`` and ``epoch`` at validations. A
-    trial that completes leaves its state_dict at `weights`; a training function keeps its weights to itself.
+    A task is validated before the first update, at every epoch's end (or every `val_every` updates) and
+    after the last update. Recorded are ``train/loss`` and ``lr`` by step, and ``val/loss``, ``val/<metric>``
+    and ``epoch`` at validations. A trial that completes leaves its state_dict at `weights`; a training
+    function keeps its weights to itself.
     Random states, also the loaders' own, are put back. A task's trial that has `checkpoints` goes on from the
     newest, with the same numbers as if it had never stopped; a training function always begins anew.
 

@@ -148,20 +148,6 @@ def test_a_winner_is_reproduced_under_its_terms(said: StudyResult) -> None:
     assert other.changes["model_info.precision"] == ("bf16", None)
 
 
-@pytest.mark.parametrize(
-    ("said", "message"),
-    [
-        ({"accumulate": 0}, "accumulate=0: .*; give the number of batches a step, at least 1"),
-        ({"clip": 0}, "clip=0: .*; give the largest gradient norm, above 0, or None"),
-        ({"clip": -1.0}, "clip=-1.0: .*; give the largest gradient norm, above 0, or None"),
-        ({"precision": "fp16"}, "precision='fp16': .*; choose '32', '16' or 'bf16'"),
-    ],
-)
-def test_a_task_that_says_nonsense_is_refused_when_it_is_made(said: dict[str, Any], message: str) -> None:
-    with pytest.raises(InputError, match=message):
-        task(**said)
-
-
 def test_float16_on_a_cpu_is_refused_before_anything_is_trained() -> None:
     for ask in (
         lambda: study(task(precision="16"), "half"),

@@ -137,6 +137,10 @@ def test_options_that_the_compiler_does_not_know_are_refused() -> None:
 @pytest.mark.parametrize(
     ("said", "message"),
     [
+        ({"accumulate": 0}, "accumulate=0: .*; give the number of batches a step, at least 1"),
+        ({"clip": 0}, "clip=0: .*; give the largest gradient norm, above 0, or None"),
+        ({"clip": -1.0}, "clip=-1.0: .*; give the largest gradient norm, above 0, or None"),
+        ({"precision": "fp16"}, "precision='fp16': .*; choose '32', '16' or 'bf16'"),
         ({"val_every": 0}, "val_every=0: .*; give a number of updates"),
         ({"val_every": 5, "val_loader": None}, "val_every=5: is given without a val_loader"),
         ({"ema": 1.0}, "ema=1.0: .*; give a decay between 0 and 1"),
